@@ -1,0 +1,96 @@
+"""Which tokens are kept: an order of importance, and a budget met to the token."""
+
+import torch
+from torch import Tensor
+
+from hired.core.budget import Newlines
+from hired.core.layout import STRUCTURE, Layout
+
+
+def ranks(scores: Tensor, partition: Tensor) -> Tensor:
+    """Place of every token inside its partition, the most important first.
+
+    Args:
+        scores: (T,) importance; ties go to the earlier token.
+        partition: (T,) int64, `STRUCTURE` for tokens that take no part.
+
+    Returns:
+        (T,) int64: 0 for the best token of each partition. Undefined for `STRUCTURE` tokens.
+    """
+    by_score = torch.argsort(scores, descending=True, stable=True)
+    order = by_score[torch.argsort(partition[by_score], stable=True)]
+    counts = torch.zeros(int(partition.numel()) + 1, dtype=torch.int64, device=partition.device)
+    counts.scatter_add_(0, partition + 1, torch.ones_like(partition))
+    starts = counts.cumsum(0) - counts
+    place = torch.empty_like(order).scatter_(0, order, torch.arange(order.numel(), device=order.device))
+    return place - starts[partition + 1]
+
+
+def by_shares(scores: Tensor, partition: Tensor, shares: Tensor) -> Tensor:
+    """Order of importance over the patch tokens whose first `shares.sum()` tokens are the partitions' shares.
+
+    Tokens of different partitions are interleaved by rank / share, so that a shorter prefix cuts every
+    partition in proportion. Each partition's tokens always stand in the order of their scores.
+
+    Args:
+        scores: (T,) importance of the tokens.
+        partition: (T,) int64, `STRUCTURE` for newlines.
+        shares: (P,) int64, tokens each partition keeps.
+
+    Returns:
+        (T,) float64 keys, lower is kept earlier; infinite for newlines.
+    """
+    real = partition != STRUCTURE
+    place = (ranks(scores, partition) + 1).to(torch.float64)
+    share = shares.to(torch.float64)[partition.clamp(min=0)]
+    # A partition without a share comes after everything else, still best tokens first.
+    key = torch.where(share > 0, place / share.clamp(min=1.0), place * partition.numel())
+    return torch.where(real, key, torch.full_like(key, torch.inf))
+
+
+def take(keys: Tensor, layout: Layout, total: int, newlines: Newlines) -> Tensor:
+    """The tokens kept under a budget of `total`, met to the token.
+
+    Args:
+        keys: (T,) order of importance, lower is kept earlier; infinite for newlines.
+        layout: the image, on the device of `keys`.
+        total: tokens to keep, less than `layout.tokens_full`.
+        newlines: "drop" keeps min(total, R) patch tokens and no newline (as published); "keep" keeps, within
+            the same total, the newline of every row that keeps a token.
+
+    Returns:
+        Sorted (K,) int64 indices into the image's untouched tokens; K is known from `layout` and `total` alone.
+    """
+    order = torch.argsort(keys, stable=True)
+    if newlines == "drop":
+        return order[: min(total, layout.tokens_real)].sort().values
+    return _take_with_newlines(order[: layout.tokens_real], layout, total)
+
+
+def _take_with_newlines(order: Tensor, layout: Layout, total: int) -> Tensor:
+    """Longest prefix of `order` that fits `total` together with its rows' newlines, filled up to the token."""
+    line, partition = layout.line, layout.partition
+    lines = layout.tokens_full + 1
+    line_of = line[order] + 1  # 0: a token whose row has no newline
+    place = torch.arange(order.numel(), device=order.device)
+    first = torch.full((lines,), order.numel(), dtype=torch.int64, device=order.device)
+    first.scatter_reduce_(0, line_of, place, "amin")
+    opens_line = (first[line_of] == place) & (line_of > 0)
+    fits = (1 + opens_line.to(torch.int64)).cumsum(0) <= total
+    spent = torch.where(fits, 1 + opens_line.to(torch.int64), torch.zeros_like(place)).sum()
+    # The prefix may end one short, before a token that would open a row: the next token of an open row, then.
+    opened = torch.zeros(lines, dtype=torch.bool, device=order.device)
+    opened.scatter_(0, torch.where(fits, line_of, torch.zeros_like(line_of)), True)
+    opened[0] = True
+    cheap = ~fits & opened[line_of]
+    extra = torch.argmax(cheap.to(torch.uint8))
+    fits = fits | ((place == extra) & cheap & (spent < total))
+    keep = torch.zeros(layout.tokens_full, dtype=torch.bool, device=order.device)
+    keep.scatter_(0, order, fits)
+    newline = (partition == STRUCTURE) & opened[line + 1] & (line != STRUCTURE)
+    keep |= newline
+    # No open row has a token left: the one token still owed is the newline of the next row.
+    short = keep.sum() < total
+    spare = torch.argmax(((partition == STRUCTURE) & ~keep).to(torch.uint8))
+    keep[spare] |= short
+    return torch.argsort((~keep).to(torch.uint8), stable=True)[:total]

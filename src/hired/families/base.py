@@ -1,0 +1,144 @@
+"""What HiRED must know of a model family. A family is one file with one subclass of `Family`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from hired.core.layout import Layout
+from hired.errors import InputsError, UnsupportedModelError
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """The parts of a vision encoder that HiRED reads.
+
+    Attributes:
+        tower: the encoder, whose attention implementation is switched while it is read.
+        first: attention module of the initial layer (paper: l_init = 0).
+        last: attention module of the layer whose output the model uses (paper: l_final).
+        cls: index of the CLS token in the encoder's sequence.
+    """
+
+    tower: Any
+    first: nn.Module
+    last: nn.Module
+    cls: int
+
+
+class Family:
+    """Facts of one family. The defaults fit models that stack all partitions of all images in one batch.
+
+    Attributes:
+        name: how `hired models` calls it.
+        model_types: `config.model_type` of the models it covers.
+        classes, encoder, partitions, tokens, verified: one line each for `hired models` and the docs.
+        image_keys: what of the processor's output the encoder consumes.
+    """
+
+    name: ClassVar[str]
+    model_types: ClassVar[tuple[str, ...]]
+    classes: ClassVar[str]
+    encoder: ClassVar[str]
+    partitions: ClassVar[str]
+    tokens: ClassVar[str]
+    verified: ClassVar[str]
+    image_keys: ClassVar[tuple[str, ...]] = ("pixel_values",)
+
+    def image_token(self, model: Any) -> int:
+        """Id of the placeholder that stands for one visual token in `input_ids`."""
+        return int(model.config.image_token_id)
+
+    def layouts(self, model: Any, inputs: Mapping[str, Any], sizes: list[Size] | None) -> list[Layout]:
+        """The layout of every image, in the order of the features. Runs no part of the model.
+
+        Args:
+            model: the model.
+            inputs: the processor's output.
+            sizes: (width, height) of every picture where the caller gave `images=`, else None.
+
+        Raises:
+            InputsError: the inputs do not fit the model.
+        """
+        raise NotImplementedError
+
+    def parts(self, model: Any) -> Encoder:
+        """The encoder's parts.
+
+        Raises:
+            UnsupportedModelError: an encoder this family does not know.
+        """
+        raise NotImplementedError
+
+    def encode(self, model: Any, inputs: Mapping[str, Any]) -> list[Tensor]:
+        """Features of every image as the LLM will see them: one (T, hidden) tensor an image."""
+        given = {key: inputs[key] for key in self.image_keys if key in inputs}
+        return list(model.get_image_features(**given, return_dict=True).pooler_output)
+
+    def container(self, features: list[Tensor]) -> BaseModelOutputWithPooling:
+        """`features`, one (K, hidden) tensor an image, as `mm_encoder_outputs["image"]` must hold them."""
+        return BaseModelOutputWithPooling(pooler_output=features)
+
+    def full_images(self, layouts: list[Layout]) -> Tensor:
+        """(images,) int64: where the full image of every picture stands in the encoder's batch."""
+        counts = torch.tensor([0] + [layout.partitions for layout in layouts[:-1]])
+        return counts.cumsum(0)
+
+    def patch_rows(self, rows: list[Tensor]) -> Tensor:
+        """What a tap read, as one (items, heads, N) tensor over patches: the CLS token is the first key."""
+        return torch.cat(rows)[:, :, 1:]
+
+
+def clip_parts(model: Any) -> Encoder:
+    """The parts of a CLIP vision tower used as LLaVA uses it.
+
+    Raises:
+        UnsupportedModelError: another tower, or a setting that keeps the CLS token among the visual tokens.
+    """
+    config, kind = model.config, model.config.vision_config.model_type
+    if kind != "clip_vision_model":
+        raise UnsupportedModelError(
+            f"the vision encoder {kind!r} has no CLS token HiRED can read: use a checkpoint with a CLIP tower"
+        )
+    if config.vision_feature_select_strategy != "default":
+        raise UnsupportedModelError(
+            f"vision_feature_select_strategy={config.vision_feature_select_strategy!r} keeps the CLS token among the"
+            " visual tokens: only 'default' is supported"
+        )
+    tower = model.model.vision_tower
+    layers = _encoder_layers(tower)
+    used = config.vision_feature_layer
+    count = len(layers)
+    deepest = max(index if index >= 0 else count + 1 + index for index in ([used] if isinstance(used, int) else used))
+    if not 1 <= deepest <= count:
+        raise UnsupportedModelError(f"vision_feature_layer={used} is not the output of one of {count} encoder layers")
+    return Encoder(tower=tower, first=layers[0].self_attn, last=layers[deepest - 1].self_attn, cls=0)
+
+
+def _encoder_layers(tower: Any) -> Any:
+    for name, module in tower.named_modules():
+        if name.endswith("encoder.layers"):
+            return module
+    raise UnsupportedModelError(f"no encoder layers found in {type(tower).__name__}")
+
+
+def square_cells(model: Any, pixel_values: Any) -> tuple[int, int]:
+    """(side of the encoder's input in pixels, cells along it), checked against the pixels.
+
+    Raises:
+        InputsError: the pixels are not a float tensor of the encoder's input size.
+    """
+    config = model.config.vision_config
+    side = int(config.image_size)
+    if not isinstance(pixel_values, Tensor) or tuple(pixel_values.shape[-2:]) != (side, side):
+        shape = tuple(pixel_values.shape) if isinstance(pixel_values, Tensor) else type(pixel_values).__name__
+        raise InputsError(
+            f"pixel_values {shape} do not fit the encoder's input of {side} x {side} pixels: use the model's own"
+            ' processor with return_tensors="pt"'
+        )
+    return side, side // int(config.patch_size)

@@ -1,0 +1,47 @@
+"""LLaVA-1.5 and its kin: one partition, CLIP tower with CLS, an MLP between encoder and LLM."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+
+from hired.core.layout import STRUCTURE, Layout
+from hired.families.base import Encoder, Family, Size, clip_parts, square_cells
+
+
+class Llava(Family):
+    """Facts: `transformers.models.llava`; the processor shrinks the short side and cuts the middle out."""
+
+    name: ClassVar[str] = "LLaVA"
+    model_types: ClassVar[tuple[str, ...]] = ("llava",)
+    classes: ClassVar[str] = "LlavaForConditionalGeneration (LLaVA-1.5, ShareGPT4V converted)"
+    encoder: ClassVar[str] = "CLIP, CLS token"
+    partitions: ClassVar[str] = "the full image only"
+    tokens: ClassVar[str] = "576 at 336 px"
+    verified: ClassVar[str] = "random tiny models; real weights not tried"
+
+    def parts(self, model: Any) -> Encoder:
+        """The CLIP tower's parts."""
+        return clip_parts(model)
+
+    def layouts(self, model: Any, inputs: Mapping[str, Any], sizes: list[Size] | None) -> list[Layout]:
+        """One partition an image; its box is the middle square of the picture where `sizes` tell the picture."""
+        side, cells = square_cells(model, inputs["pixel_values"])
+        return [
+            Layout.build(
+                partition=torch.zeros(cells * cells, dtype=torch.int64),
+                cell=torch.arange(cells * cells),
+                line=torch.full((cells * cells,), STRUCTURE),
+                cells=(cells, cells),
+                boxes=(_middle(*sizes[index]) if sizes else (0.0, 0.0, float(side), float(side)),),
+                size=sizes[index] if sizes else None,
+            )
+            for index in range(inputs["pixel_values"].shape[0])
+        ]
+
+
+def _middle(width: int, height: int) -> tuple[float, float, float, float]:
+    """The square a CLIP image processor shows: short side scaled to the encoder's input, the middle cut out."""
+    short = min(width, height)
+    left, top = (width - short) / 2, (height - short) / 2
+    return left, top, left + short, top + short

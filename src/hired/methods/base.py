@@ -1,0 +1,28 @@
+"""What a method is: a small class that says which attention it reads and which tokens it keeps."""
+
+from typing import ClassVar, Protocol
+
+from torch import Tensor
+
+from hired.core.image import Image
+from hired.core.layout import Layout
+
+
+class Method(Protocol):
+    """A way of choosing tokens. `reads_first` and `reads_last` say which attention rows it needs."""
+
+    name: ClassVar[str]
+    reads_first: ClassVar[bool]
+    reads_last: ClassVar[bool]
+
+    def select(self, image: Image) -> Tensor:
+        """Sorted (K,) int64 indices of the kept tokens, among the image's `layout.tokens_full`."""
+        ...
+
+
+def token_scores(rows: Tensor, layout: Layout) -> Tensor:
+    """Importance of every token of the layout: (P, heads, N) attention rows summed over heads, (T,) float32.
+
+    The value at `STRUCTURE` tokens means nothing.
+    """
+    return rows.float().sum(1)[layout.partition.clamp(min=0), layout.cell.clamp(min=0)]

@@ -1,0 +1,84 @@
+"""The one path from the processor's output to `generate`'s input: plan, encode, select, assemble.
+
+`reduce` runs the four stages. They are separate so that each can be timed and tools can put their own choice of
+tokens between `encode` and `assemble`.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from hired.core.budget import Newlines
+from hired.methods import Method
+from hired.reduction.assemble import Positions, ReducedInputs, assemble
+from hired.reduction.encode import Encoded, encode
+from hired.reduction.plan import Plan, plan
+from hired.reduction.select import select
+from hired.reduction.selection import ImageSelection, Token
+
+__all__ = [
+    "Encoded",
+    "ImageSelection",
+    "Plan",
+    "ReducedInputs",
+    "Token",
+    "assemble",
+    "encode",
+    "plan",
+    "reduce",
+    "select",
+]
+
+
+def reduce(
+    model: Any,
+    inputs: Mapping[str, Any],
+    budget: float,
+    *,
+    alpha: float = 0.5,
+    method: str | Method = "hired",
+    variant: str = "paper",
+    newlines: Newlines = "drop",
+    positions: Positions = "consecutive",
+    images: Any = None,
+) -> ReducedInputs:
+    """Drops visual tokens of a processor's output under a budget, before the LLM sees them.
+
+    Runs the vision encoder once, without gradients unless `model` is in training mode. The model is left as it
+    was.
+
+    Args:
+        model: a supported vision-language model; see `hired models`.
+        inputs: what the processor returned, on the model's device: `input_ids` (batch, length), `pixel_values`
+            and what belongs to them; `attention_mask`, `labels` and other (batch, length) tensors are cut alike.
+        budget: at most 1: share of the P partitions x N visual tokens of every image, so that
+            B = floor(budget * P * N); a whole number above 1: tokens per image. An image whose budget covers all
+            its tokens stays as it is; otherwise exactly min(B, R) of its R patch tokens are kept.
+        alpha: the full image's share of the budget, 0..1 (paper: 0.5).
+        method: "hired", "uniform", "random", "overview", or a `hired.methods.Method`.
+        variant: "paper" (made exact) or "published" (what the authors' code does); for method "hired".
+        newlines: "drop" as published, or "keep" the row-end newlines of rows that keep a token, within B.
+        positions: kept tokens take "consecutive" positions as published, or keep their "original" ones.
+        images: the pictures, or their (width, height), in the order of their placeholders; needed only for pixel
+            boxes in the original picture where the processor does not pass the size on.
+
+    Returns:
+        A mapping for `model.generate(**...)` and `model(**...)`, reusable, with `.selection`, one entry an image.
+
+    Raises:
+        BudgetError: a setting out of range, or a budget that leaves no token.
+        UnsupportedModelError: a model, encoder or setting HiRED does not know.
+        InputsError: inputs that do not fit the model or each other.
+    """
+    planned = plan(
+        model,
+        inputs,
+        budget,
+        alpha=alpha,
+        method=method,
+        variant=variant,
+        newlines=newlines,
+        positions=positions,
+        images=images,
+    )
+    encoded = encode(planned)
+    return assemble(planned, encoded, select(planned, encoded))

@@ -1,0 +1,124 @@
+"""Fourth stage: the mapping that `generate` and `forward` take."""
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import BatchFeature
+
+from hired.core.image import Attention
+from hired.core.layout import Layout
+from hired.reduction.cut import cut
+from hired.reduction.encode import Encoded
+from hired.reduction.plan import Plan, Positions
+from hired.reduction.selection import ImageSelection
+
+__all__ = ["Positions", "ReducedInputs", "assemble"]
+
+ENCODER_OUTPUTS = "mm_encoder_outputs"
+
+
+class ReducedInputs(BatchFeature):  # type: ignore[misc]
+    """Inputs for `model.generate(**inputs)` and `model(**inputs)`, any number of times.
+
+    A `BatchFeature` like the processor's, with the image features in `mm_encoder_outputs` in place of pixels.
+    """
+
+    def __init__(
+        self,
+        data: dict[str, Any],
+        layouts: list[Layout] | None = None,
+        kept: list[Tensor | None] | None = None,
+        attention: list[Attention] | None = None,
+    ) -> None:
+        super().__init__(data)
+        self._parts = (layouts or [], kept or [], attention or [])
+
+    def __getitem__(self, item: Any) -> Any:
+        """The entry; encoder outputs come as a fresh copy, because beam search changes those it is given."""
+        value = super().__getitem__(item)
+        if item != ENCODER_OUTPUTS:
+            return value
+        return {modality: type(output)(**output) for modality, output in value.items()}
+
+    def to(self, *args: Any, **kwargs: Any) -> "ReducedInputs":
+        """Moves (and casts floating point) tensors in place, the features among them, like `BatchFeature.to`."""
+        outputs = self.data.pop(ENCODER_OUTPUTS, None)
+        super().to(*args, **kwargs)
+        if outputs is not None:
+            for output in outputs.values():
+                output.pooler_output = _move(output.pooler_output, args, kwargs)
+            self.data[ENCODER_OUTPUTS] = outputs
+        return self
+
+    @cached_property
+    def selection(self) -> list[ImageSelection]:
+        """What was kept, one entry an image; worked out on first use."""
+        return [ImageSelection.of(*parts) for parts in zip(*self._parts, strict=True)]
+
+
+def _move(features: Any, args: Any, kwargs: Any) -> Any:
+    if isinstance(features, Tensor):
+        return features.to(*args, **kwargs)
+    return [feature.to(*args, **kwargs) for feature in features]
+
+
+def assemble(plan: Plan, encoded: Encoded, kept: list[Tensor | None]) -> ReducedInputs:
+    """Cuts the features and every per-token entry of the inputs down to the kept tokens.
+
+    Args:
+        plan: the plan.
+        encoded: what the encoder gave.
+        kept: for every image sorted (K,) int64 indices into its untouched tokens, None to keep all.
+    """
+    data = dict(plan.inputs)
+    if not plan.has_images:
+        return ReducedInputs(data)
+    for key in plan.family.image_keys:
+        data.pop(key, None)
+    features = [
+        feature if rows is None else feature.index_select(0, rows.to(feature.device))
+        for feature, rows in zip(encoded.features, kept, strict=True)
+    ]
+    data.update(_cut(plan, data, kept))
+    data[ENCODER_OUTPUTS] = {"image": plan.family.container(features)}
+    return ReducedInputs(data, plan.layouts, kept, encoded.attention)
+
+
+def _cut(plan: Plan, data: Mapping[str, Any], kept: list[Tensor | None]) -> dict[str, Any]:
+    """The per-token entries without the placeholders of dropped tokens."""
+    if all(rows is None for rows in kept):
+        return {}
+    ids = data["input_ids"]
+    starts = torch.tensor([0] + [layout.tokens_full for layout in plan.layouts]).cumsum(0).tolist()
+    stay = torch.ones(ids.numel(), dtype=torch.bool, device=ids.device)
+    dropped = []
+    for start, end, rows in zip(starts, starts[1:], kept, strict=False):
+        dropped.append(0 if rows is None else end - start - rows.numel())
+        if rows is not None:
+            stay[plan.placeholders[start:end]] = False
+            stay[plan.placeholders[start:end][rows.to(ids.device)]] = True
+    per_row, used = [], 0
+    for images in plan.images_per_row:
+        per_row.append(sum(dropped[used : used + images]))
+        used += images
+    return cut(
+        data,
+        stay.view_as(ids),
+        per_row,
+        pad_id=_pad_id(plan.model),
+        positions=plan.positions,
+    )
+
+
+def _pad_id(model: Any) -> int:
+    """Id to pad with where the inputs show none."""
+    text = getattr(model.config, "text_config", model.config)
+    for value in (getattr(model.generation_config, "pad_token_id", None), text.pad_token_id, text.eos_token_id):
+        if isinstance(value, int):
+            return value
+        if isinstance(value, list) and value:
+            return int(value[0])
+    return 0

@@ -1,0 +1,75 @@
+"""Shortening of everything that has one entry a token, and its padding."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+IGNORED_LABEL = -100
+
+
+def cut(data: Mapping[str, Any], stay: Tensor, dropped: list[int], *, pad_id: int, positions: str) -> dict[str, Tensor]:
+    """Cuts every per-token entry of `data` alike and pads the rows again on the side they were padded.
+
+    Args:
+        data: the inputs; entries of the shape of `input_ids` (batch, length) are cut, and `position_ids` of
+            (..., batch, length).
+        stay: (batch, length) bool, False for placeholders of dropped tokens.
+        dropped: how many False each row has, known beforehand.
+        pad_id: id to pad with where the inputs show none.
+        positions: "consecutive" numbers the tokens anew, "original" keeps their places in the full prompt.
+
+    Returns:
+        The entries that changed. `attention_mask` is added where rows now differ in length.
+    """
+    ids: Tensor = data["input_ids"]
+    given: Tensor | None = data.get("attention_mask")
+    mask = torch.ones_like(ids) if given is None else given
+    valid = mask.bool()
+    # Host numbers: the first wait for the device is here, before the LLM has anything to do.
+    lengths, starts = torch.stack((valid.sum(1), valid.to(torch.uint8).argmax(1))).tolist()
+    padded = [ids.shape[1] - length for length in lengths]
+    if any(padded):
+        left = any(start > 0 for start in starts)
+    else:
+        left = "labels" not in data  # generate wants padding on the left, losses do not care
+    width = max(length - gone for length, gone in zip(lengths, dropped, strict=True))
+    key = stay.to(torch.uint8) if left else (~stay).to(torch.uint8)
+    order = torch.argsort(key, dim=1, stable=True)
+    order = order[:, -width:] if left else order[:, :width]
+    vacant = ~stay.gather(1, order)
+
+    result = {
+        name: value.gather(1, order).masked_fill(vacant, _filler(name, value, valid, padded, pad_id))
+        for name, value in data.items()
+        if isinstance(value, Tensor) and value.shape == ids.shape and name != "position_ids"
+    }
+    if given is None and len({length - gone for length, gone in zip(lengths, dropped, strict=True)}) > 1:
+        result["attention_mask"] = (~vacant).to(torch.int64)
+    explicit = data.get("position_ids")
+    if positions == "original" or explicit is not None:
+        result["position_ids"] = _positions(explicit, mask, order, vacant, positions)
+    return result
+
+
+def _filler(name: str, value: Tensor, valid: Tensor, padded: list[int], pad_id: int) -> Any:
+    """What stands in a padded place of the entry `name`: what the caller put there, else the usual."""
+    if name == "labels":
+        return IGNORED_LABEL
+    if name != "input_ids":
+        return 0
+    row = next((row for row, count in enumerate(padded) if count), None)
+    if row is None:
+        return pad_id
+    column = valid[row].to(torch.uint8).argmin()
+    return value[row, column]
+
+
+def _positions(explicit: Tensor | None, mask: Tensor, order: Tensor, vacant: Tensor, positions: str) -> Tensor:
+    """(batch, kept length) positions, or (..., batch, kept length) as the caller gave them."""
+    if positions == "original":
+        places = (mask.long().cumsum(-1) - 1).clamp(min=0) if explicit is None else explicit
+        return places.gather(-1, order.expand(*places.shape[:-1], -1)).masked_fill(vacant, 0)
+    kept = mask.gather(1, order).masked_fill(vacant, 0)
+    return (kept.long().cumsum(-1) - 1).clamp(min=0)

@@ -1,0 +1,178 @@
+"""First stage: everything that can be known, and can be wrong, before the model runs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import Tensor
+
+from hired.core.budget import Budget, Newlines
+from hired.core.layout import Layout
+from hired.errors import BudgetError, InputsError
+from hired.families import Encoder, Family, family_of
+from hired.families.base import Size
+from hired.methods import Method, resolve
+
+Positions = Literal["consecutive", "original"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `encode`, `select` and `assemble` need.
+
+    Attributes:
+        model, family, inputs: the caller's model, its facts, the caller's inputs (not copied, not changed).
+        method, newlines, positions: the settings.
+        layouts: one an image, tensors on the CPU.
+        placed: the same with tensors beside the pixels, for images that lose tokens; None for the others.
+        totals: tokens each image may keep; None for images that stay as they are.
+        placeholders: (sum of all T,) int64 flat indices into `input_ids` of the image placeholders.
+        images_per_row: images of every row of the batch.
+        encoder: the parts to tap, None where the method reads no attention or nothing is dropped.
+    """
+
+    model: Any
+    family: Family
+    inputs: Mapping[str, Any]
+    method: Method
+    newlines: Newlines
+    positions: Positions
+    layouts: list[Layout]
+    placed: list[Layout | None]
+    totals: list[int | None]
+    placeholders: Tensor
+    images_per_row: list[int]
+    encoder: Encoder | None
+
+    @property
+    def has_images(self) -> bool:
+        """False for a batch of text only, which passes through."""
+        return bool(self.layouts)
+
+
+def plan(
+    model: Any,
+    inputs: Mapping[str, Any],
+    budget: float,
+    *,
+    alpha: float = 0.5,
+    method: str | Method = "hired",
+    variant: str = "paper",
+    newlines: Newlines = "drop",
+    positions: Positions = "consecutive",
+    images: Any = None,
+) -> Plan:
+    """Validates everything `hired.reduce` was given and works out what each image may keep.
+
+    Arguments and errors are those of `hired.reduce`. No part of the model runs.
+    """
+    parsed = Budget.parse(budget)
+    chosen = resolve(method, variant, alpha)
+    _check_choice("newlines", newlines, ("drop", "keep"))
+    _check_choice("positions", positions, ("consecutive", "original"))
+    family = family_of(model)
+    ids = _check_inputs(inputs)
+    counts = (ids == family.image_token(model)).sum(1).tolist()
+    layouts = _layouts(family, model, inputs, images, sum(counts))
+    images_per_row = _match(counts, layouts)
+    totals = [parsed.allowance(layout) for layout in layouts]
+    reads = (chosen.reads_first or chosen.reads_last) and any(total is not None for total in totals)
+    device = inputs["pixel_values"].device if layouts else ids.device
+    return Plan(
+        model=model,
+        family=family,
+        inputs=inputs,
+        method=chosen,
+        newlines=newlines,
+        positions=positions,
+        layouts=layouts,
+        placed=[None if total is None else layout.to(device) for layout, total in zip(layouts, totals, strict=True)],
+        totals=totals,
+        placeholders=(ids == family.image_token(model)).flatten().nonzero().flatten(),
+        images_per_row=images_per_row,
+        encoder=family.parts(model) if reads else None,
+    )
+
+
+def _check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise BudgetError(f"{name}={value!r}: use one of {', '.join(map(repr, known))}")
+
+
+def _check_inputs(inputs: Mapping[str, Any]) -> Tensor:
+    """`input_ids` of inputs that have all that is needed and nothing that is not supported."""
+    if not isinstance(inputs, Mapping):
+        raise InputsError(f"inputs must be the mapping the processor returned, got {type(inputs).__name__}")
+    if inputs.get("mm_encoder_outputs") is not None:
+        raise InputsError("these inputs are already encoded (mm_encoder_outputs): pass what the processor returned")
+    if any("video" in key and value is not None for key, value in inputs.items()):
+        raise InputsError("videos are not supported yet: pass images only")
+    ids = inputs.get("input_ids")
+    if not isinstance(ids, Tensor) or ids.dim() != 2:
+        raise InputsError('input_ids must be a (batch, length) tensor: call the processor with return_tensors="pt"')
+    mask = inputs.get("attention_mask")
+    if mask is not None and (not isinstance(mask, Tensor) or mask.shape != ids.shape):
+        raise InputsError("attention_mask must be a tensor of the shape of input_ids")
+    return ids
+
+
+def _layouts(family: Family, model: Any, inputs: Mapping[str, Any], images: Any, placeholders: int) -> list[Layout]:
+    pixels = inputs.get("pixel_values")
+    if pixels is None or (isinstance(pixels, Tensor) and pixels.shape[0] == 0):
+        if placeholders:
+            raise InputsError(f"input_ids hold {placeholders} image placeholders but there are no pixel_values")
+        return []
+    if not placeholders:
+        raise InputsError("there are pixel_values but input_ids hold no image placeholder: is <image> in the prompt?")
+    sizes = None if images is None else [_size(image) for image in _flatten(images)]
+    if sizes is not None and isinstance(pixels, Tensor) and len(sizes) != pixels.shape[0]:
+        raise InputsError(f"images= has {len(sizes)} pictures, the inputs {pixels.shape[0]}")
+    return family.layouts(model, inputs, sizes)
+
+
+def _flatten(images: Any) -> list[Any]:
+    if isinstance(images, list) or (isinstance(images, tuple) and not _is_size(images)):
+        return [leaf for image in images for leaf in _flatten(image)]
+    return [images]
+
+
+def _is_size(value: Any) -> bool:
+    return len(value) == 2 and all(isinstance(v, int) for v in value)
+
+
+def _size(image: Any) -> Size:
+    """(width, height) of a PIL picture, an array (channels first or last), or such a pair itself."""
+    if isinstance(image, tuple) and _is_size(image):
+        width, height = image
+    elif isinstance(getattr(image, "size", None), tuple):
+        width, height = image.size
+    elif len(shape := tuple(getattr(image, "shape", ()))) in (2, 3):
+        channels_first = len(shape) == 3 and shape[0] in (1, 3, 4)
+        height, width = shape[1:] if channels_first else shape[:2]
+    else:
+        raise InputsError(f"images= must hold pictures or (width, height) pairs, got {type(image).__name__}")
+    if width < 1 or height < 1:
+        raise InputsError(f"images= holds a picture of {width} x {height} pixels")
+    return int(width), int(height)
+
+
+def _match(counts: list[int], layouts: list[Layout]) -> list[int]:
+    """Images of every row, from the placeholders of every row; they must come out even."""
+    left = [layout.tokens_full for layout in layouts]
+    images_per_row = []
+    for row, count in enumerate(counts):
+        used = 0
+        expected = 0
+        while expected < count and used < len(left):
+            expected += left[used]
+            used += 1
+        if expected != count:
+            raise InputsError(
+                f"row {row} holds {count} image placeholders, which is no whole number of images (next ones:"
+                f" {left[: used + 1]} tokens): was the prompt truncated, or are model and processor of two checkpoints?"
+            )
+        images_per_row.append(used)
+        left = left[used:]
+    if left:
+        raise InputsError(f"{len(left)} of {len(layouts)} images have no placeholders in input_ids")
+    return images_per_row
