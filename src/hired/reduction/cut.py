@@ -30,10 +30,8 @@ def cut(data: Mapping[str, Any], stay: Tensor, dropped: list[int], *, pad_id: in
     # Host numbers: the first wait for the device is here, before the LLM has anything to do.
     lengths, starts = torch.stack((valid.sum(1), valid.to(torch.uint8).argmax(1))).tolist()
     padded = [ids.shape[1] - length for length in lengths]
-    if any(padded):
-        left = any(start > 0 for start in starts)
-    else:
-        left = "labels" not in data  # generate wants padding on the left, losses do not care
+    # Where nothing is padded yet: generate wants padding on the left, a loss does not care.
+    left = any(start > 0 for start in starts) if any(padded) else "labels" not in data
     width = max(length - gone for length, gone in zip(lengths, dropped, strict=True))
     key = stay.to(torch.uint8) if left else (~stay).to(torch.uint8)
     order = torch.argsort(key, dim=1, stable=True)
