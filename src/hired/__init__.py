@@ -20,7 +20,7 @@ from hired.errors import (
 
 if TYPE_CHECKING:
     from hired import reference
-    from hired.enable import Enabled, enable
+    from hired.enabling import Enabled, enable
     from hired.reduction import ImageSelection, ReducedInputs, Token, reduce
     from hired.tiny import load_tiny
 
@@ -44,11 +44,11 @@ __all__ = [
 ]
 
 _LAZY = {
-    "Enabled": "hired.enable",
+    "Enabled": "hired.enabling",
     "ImageSelection": "hired.reduction",
     "ReducedInputs": "hired.reduction",
     "Token": "hired.reduction",
-    "enable": "hired.enable",
+    "enable": "hired.enabling",
     "load_tiny": "hired.tiny",
     "reduce": "hired.reduction",
 }
