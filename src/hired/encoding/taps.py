@@ -42,12 +42,13 @@ class Tap:
         """Adds the row of `query` (batch, heads, queries, d) over `key` (batch, heads, keys, d)."""
         q = query[:, :, self.query]
         if self.items is not None:
-            q, key = q[self.items], key[self.items]
+            items = self.items.to(q.device)
+            q, key = q[items], key[items]
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
         logits = torch.matmul(key.float(), q.float()[..., None])[..., 0] * scale
         if mask is not None and mask.dim() == 4:
             row = mask[:, :, self.query if mask.shape[2] > 1 else 0]
-            row = row if self.items is None or row.shape[0] == 1 else row[self.items]
+            row = row if self.items is None or row.shape[0] == 1 else row[self.items.to(row.device)]
             logits = logits.masked_fill(~row, -torch.inf) if row.dtype == torch.bool else logits + row
         self.rows.append(logits.softmax(-1))
 

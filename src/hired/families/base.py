@@ -94,6 +94,12 @@ class Family:
         return torch.cat(rows)[:, :, 1:]
 
 
+def core_model(model: Any) -> Any:
+    """The part of a model that holds encoder and LLM: without its language modelling head, and any PEFT wrapper."""
+    unwrap = getattr(model, "get_base_model", None)
+    return (unwrap() if callable(unwrap) else model).base_model
+
+
 def clip_parts(model: Any) -> Encoder:
     """The parts of a CLIP vision tower used as LLaVA uses it.
 
@@ -110,7 +116,7 @@ def clip_parts(model: Any) -> Encoder:
             f"vision_feature_select_strategy={config.vision_feature_select_strategy!r} keeps the CLS token among the"
             " visual tokens: only 'default' is supported"
         )
-    tower = model.model.vision_tower
+    tower = core_model(model).vision_tower
     layers = _encoder_layers(tower)
     used = config.vision_feature_layer
     count = len(layers)

@@ -116,7 +116,9 @@ def _cut(plan: Plan, data: Mapping[str, Any], kept: list[Tensor | None]) -> dict
 def _pad_id(model: Any) -> int:
     """Id to pad with where the inputs show none."""
     text = getattr(model.config, "text_config", model.config)
-    for value in (getattr(model.generation_config, "pad_token_id", None), text.pad_token_id, text.eos_token_id):
+    generation = getattr(model, "generation_config", None)
+    for holder, name in ((generation, "pad_token_id"), (text, "pad_token_id"), (text, "eos_token_id")):
+        value = getattr(holder, name, None)
         if isinstance(value, int):
             return value
         if isinstance(value, list) and value:
