@@ -71,7 +71,7 @@ def plan(
     _check_choice("newlines", newlines, ("drop", "keep"))
     _check_choice("positions", positions, ("consecutive", "original"))
     family = family_of(model)
-    ids = _check_inputs(inputs)
+    ids = _check_inputs(inputs, model)
     counts = (ids == family.image_token(model)).sum(1).tolist()
     layouts = _layouts(family, model, inputs, images, sum(counts))
     images_per_row = _match(counts, layouts)
@@ -99,7 +99,7 @@ def _check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
         raise BudgetError(f"{name}={value!r}: use one of {', '.join(map(repr, known))}")
 
 
-def _check_inputs(inputs: Mapping[str, Any]) -> Tensor:
+def _check_inputs(inputs: Mapping[str, Any], model: Any) -> Tensor:
     """`input_ids` of inputs that have all that is needed and nothing that is not supported."""
     if not isinstance(inputs, Mapping):
         raise InputsError(f"inputs must be the mapping the processor returned, got {type(inputs).__name__}")
@@ -110,6 +110,12 @@ def _check_inputs(inputs: Mapping[str, Any]) -> Tensor:
     ids = inputs.get("input_ids")
     if not isinstance(ids, Tensor) or ids.dim() != 2:
         raise InputsError('input_ids must be a (batch, length) tensor: call the processor with return_tensors="pt"')
+    pixels = inputs.get("pixel_values")
+    for name, value in (("input_ids", ids), ("pixel_values", pixels)):
+        # Accelerate's hooks move inputs themselves where they spread a model with `device_map`.
+        spread = getattr(model, "hf_device_map", None)
+        if isinstance(value, Tensor) and not spread and value.device != model.device:
+            raise InputsError(f"{name} is on {value.device}, the model on {model.device}: call .to(model.device)")
     mask = inputs.get("attention_mask")
     if mask is not None and (not isinstance(mask, Tensor) or mask.shape != ids.shape):
         raise InputsError("attention_mask must be a tensor of the shape of input_ids")

@@ -1,0 +1,7 @@
+"""``python -m hired.cli``."""
+
+import sys
+
+from hired.cli import main
+
+sys.exit(main())

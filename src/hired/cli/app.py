@@ -1,0 +1,157 @@
+"""Commands and options; each command's work is in the module of its name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    name="hired",
+    help="HiRED: fewer visual tokens for high-resolution vision-language models, under a fixed budget.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Picture = Annotated[str, typer.Argument(metavar="IMAGE", help="A path, - for standard input, or a URL.")]
+Model = Annotated[str, typer.Option("--model", help="tiny (comes with the package), a directory, or a hub id.")]
+BudgetText = Annotated[
+    str,
+    typer.Option("--budget", metavar="NUMBER", help="Share of the visual tokens (0.2), or tokens (576)."),
+]
+Alpha = Annotated[float, typer.Option("--alpha", help="The full image's share of the budget, 0 to 1.")]
+Variant = Annotated[
+    str, typer.Option("--variant", metavar="paper|published", help="The paper's algorithm or its code's.")
+]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps ...")]
+Dtype = Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16 or float16.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+
+
+def number(text: str) -> int | float | str:
+    """A budget as typed: a whole number, a number, or the text itself where it is neither."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+) -> None:
+    if version:
+        from hired._version import __version__
+
+        print(f"hired {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+@app.command(help="Ask a question about a picture.")
+def ask(
+    image: Picture,
+    question: Annotated[str, typer.Argument(metavar="QUESTION", help="What to ask.")],
+    model: Model = "tiny",
+    budget: BudgetText = "0.2",
+    alpha: Alpha = 0.5,
+    variant: Variant = "paper",
+    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest answer.")] = 64,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    view: Annotated[Path | None, typer.Option("--view", metavar="OUT.png", help="Also draw what was kept.")] = None,
+    as_json: Json = False,
+) -> None:
+    from hired.cli.ask import Settings, run
+
+    run(
+        Settings(
+            image=image,
+            question=question,
+            model=model,
+            budget=number(budget),
+            alpha=alpha,
+            variant=variant,
+            max_new_tokens=max_new_tokens,
+            device=device,
+            dtype=dtype,
+            view=view,
+            as_json=as_json,
+        )
+    )
+
+
+@app.command(help="Draw which tokens of a picture are kept.")
+def view(
+    image: Picture,
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="OUT.png", help="The picture to write.")],
+    model: Model = "tiny",
+    budget: BudgetText = "0.2",
+    alpha: Alpha = 0.5,
+    variant: Variant = "paper",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+) -> None:
+    from hired.cli.view import run
+
+    run(image, out, model, number(budget), alpha, variant, device, dtype)
+
+
+@app.command(help="List the supported model families.")
+def models() -> None:
+    from hired.cli.models import run
+
+    run()
+
+
+@app.command(name="eval", help="Measure exact match beside tokens, for several methods and budgets.")
+def evaluate(
+    task: Annotated[str, typer.Option("--task", metavar="forms|dense", help="The pictures.")] = "forms",
+    budgets: Annotated[str, typer.Option("--budgets", help="Comma-separated budgets.")] = "1,0.4,0.2,0.1",
+    methods: Annotated[
+        str, typer.Option("--methods", help="Comma-separated; also blank-half and no-newlines.")
+    ] = "hired,uniform,random,overview,smaller",
+    limit: Annotated[int, typer.Option("--limit", min=1, help="How many pictures.")] = 1000,
+    fonts: Annotated[str, typer.Option("--fonts", metavar="train|unseen")] = "train",
+    newlines: Annotated[str, typer.Option("--newlines", metavar="drop|keep")] = "drop",
+    positions: Annotated[str, typer.Option("--positions", metavar="consecutive|original")] = "consecutive",
+    alpha: Alpha = 0.5,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Pictures at a time.")] = 16,
+    model: Model = "tiny",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    out: Annotated[
+        list[Path] | None,
+        typer.Option("-o", "--out", metavar="OUT.json|OUT.png", help="Write the table or the plot."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    from hired.cli.eval import run
+    from hired.evaluation.settings import Settings
+
+    run(
+        Settings(
+            task=task,
+            budgets=tuple(number(part.strip()) for part in budgets.split(",") if part.strip()),
+            methods=tuple(part.strip() for part in methods.split(",") if part.strip()),
+            limit=limit,
+            fonts=fonts,
+            newlines=newlines,
+            positions=positions,
+            alpha=alpha,
+            batch_size=batch_size,
+        ),
+        model=model,
+        device=device,
+        dtype=dtype,
+        out=out or [],
+        as_json=as_json,
+    )

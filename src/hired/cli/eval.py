@@ -1,0 +1,104 @@
+"""``hired eval``: measure, print, write."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hired.cli import loading, output
+from hired.errors import HiredError
+from hired.evaluation import Settings
+
+if TYPE_CHECKING:
+    from hired.evaluation.run import Row
+
+__all__ = ["run"]
+
+
+def run(settings: Settings, model: str, device: str, dtype: str, out: Sequence[Path], as_json: bool) -> None:
+    """Measure, print a table or one JSON object, and write the files asked for.
+
+    Raises:
+        HiredError: The settings or the model will not do, or a file cannot be written.
+    """
+    settings.check()
+    for path in out:
+        if path.suffix.lower() not in (".json", ".png", ".svg", ".pdf"):
+            raise HiredError(f"cannot write {path}: name a .json file, or a .png, .svg or .pdf for the plot")
+        output.check_writable(path)
+    loaded = loading.load(model, device, dtype)
+
+    from hired.evaluation.run import evaluate, machine
+
+    start = time.perf_counter()
+    with _progress(settings.limit) as advance:
+        rows = evaluate(loaded.model, loaded.processor, settings, loading.prompt, advance)
+    result: dict[str, Any] = {
+        "task": settings.task,
+        "model": model,
+        "results": rows,
+        "settings": asdict(settings),
+        "versions": output.versions(),
+        "machine": machine(loaded.model),
+        "seconds": round(time.perf_counter() - start, 1),
+    }
+    for path in out:
+        _write(path, result, rows)
+    if as_json:
+        print(json.dumps(result))
+    else:
+        _print(settings, model, rows)
+
+
+def _write(path: Path, result: dict[str, Any], rows: Sequence[Row]) -> None:
+    """Write the table (``.json``) or the plot."""
+    if path.suffix.lower() != ".json":
+        from hired.evaluation.plot import plot
+
+        fonts = ", unseen fonts" if result["settings"]["fonts"] == "unseen" else ""
+        newlines = ", newlines kept" if result["settings"]["newlines"] == "keep" else ""
+        plot(rows, path, f"{result['model']} on {result['task']}{fonts}{newlines}")
+        return
+    try:
+        path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise HiredError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _print(settings: Settings, model: str, rows: Sequence[Row]) -> None:
+    """The table for people."""
+    fonts = " in unseen fonts" if settings.fonts == "unseen" else ""
+    title = f"{model} on {settings.task}{fonts}: exact match on {rows[0]['n']:,} pictures"
+    columns = ("method", "budget", "tokens", "exact match", "correct")
+    cells = [
+        (
+            row["method"],
+            f"{row['budget']:g}",
+            f"{row['tokens']:,.1f}",
+            f"{row['exact_match']:.1%}".replace("%", " %"),
+            f"{row['correct']:,}",
+        )
+        for row in rows
+    ]
+    output.table(columns, cells, title)
+
+
+@contextlib.contextmanager
+def _progress(total: int) -> Iterator[Callable[[int], None]]:
+    """A bar on standard error; nothing where that is not a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda pictures: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("Pictures"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("pictures", total=total)
+        yield lambda pictures: bar.advance(task, pictures)

@@ -1,0 +1,191 @@
+"""Models by name: the one that ships, a directory, or a hub id."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from hired.errors import HiredError, ModelLoadError
+
+__all__ = ["DTYPES", "Loaded", "check_settings", "load", "progress", "prompt"]
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+_PLAIN_PROMPT = "USER: {image}\n{question} ASSISTANT:"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model ready to run.
+
+    Attributes:
+        name: As it was asked for.
+        model: The model, in eval mode, on its device.
+        processor: Its processor.
+    """
+
+    name: str
+    model: Any
+    processor: Any
+
+    @property
+    def kind(self) -> str:
+        """The type of device that the inputs go to: ``cpu``, ``cuda``, ``mps``."""
+        return str(self.model.device.type)
+
+    def synchronize(self) -> None:
+        """Wait until the device has done what it was given, so that clocks tell the truth."""
+        import torch
+
+        if self.kind == "cuda":
+            torch.cuda.synchronize()
+        elif self.kind == "mps":
+            torch.mps.synchronize()
+
+
+def check_settings(budget: int | float | str, alpha: float, variant: str) -> int | float:
+    """The budget, a number for sure, before anything is loaded.
+
+    Raises:
+        BudgetError: Settings that no picture could do with.
+    """
+    from hired.core.budget import Budget, check_alpha
+    from hired.methods import resolve
+
+    Budget.parse(budget)
+    resolve("hired", variant, check_alpha(alpha))
+    return cast(float, budget)
+
+
+def load(name: str, device: str = "auto", dtype: str = "auto") -> Loaded:
+    """Load a model and its processor.
+
+    Args:
+        name: ``tiny``, a directory written by ``save_pretrained``, or a hub id.
+        device: ``auto`` (a GPU where there is one), or what `torch.device` takes.
+        dtype: One of `DTYPES`; ``auto`` is the checkpoint's own.
+
+    Raises:
+        ModelLoadError: The model, the device or the dtype cannot be had.
+    """
+    if dtype not in DTYPES:
+        raise ModelLoadError(f"unknown dtype {dtype!r}: use one of {', '.join(DTYPES)}")
+    with progress(f"Loading {name}"):
+        import torch
+        import transformers
+
+        transformers.utils.logging.set_verbosity_error()
+        transformers.utils.logging.disable_progress_bar()
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+        target = _device(torch, device)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                if name == "tiny":
+                    model, processor = _tiny(target, dtype)
+                else:
+                    model, processor = _pretrained(transformers, name, target, dtype)
+            except HiredError:
+                raise
+            except Exception as error:  # loaders raise almost anything on a broken or absent checkpoint
+                raise ModelLoadError(f"cannot load the model {name!r}: {_first(error)}") from error
+    if getattr(processor, "image_processor", None) is None:
+        raise ModelLoadError(f"{name!r} has no image processor: it is not a vision-language model")
+    return Loaded(name, model.eval(), processor)
+
+
+def prompt(processor: Any, question: str) -> str:
+    """The text of one picture and one question, by the chat template where the processor has one."""
+    if getattr(processor, "chat_template", None):
+        content = [{"type": "image"}, {"type": "text", "text": question}]
+        message = [{"role": "user", "content": content}]
+        return str(processor.apply_chat_template(message, add_generation_prompt=True))
+    return _PLAIN_PROMPT.format(image=getattr(processor, "image_token", "<image>"), question=question)
+
+
+@contextlib.contextmanager
+def progress(words: str) -> Iterator[None]:
+    """A spinner on standard error while the block runs; nothing where that is not a terminal."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(words):
+        yield
+
+
+def _tiny(device: Any, dtype: str) -> tuple[Any, Any]:
+    """The model that ships."""
+    import hired
+
+    return hired.load_tiny(device=device) if dtype == "auto" else hired.load_tiny(dtype, device)
+
+
+def _pretrained(transformers: Any, name: str, device: Any, dtype: str) -> tuple[Any, Any]:
+    """A checkpoint, from disk or from the hub."""
+    looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name
+    path = Path(name).expanduser()
+    if not name.strip():
+        raise ModelLoadError("the name of the model is empty")
+    if path.is_file():
+        raise ModelLoadError(f"{name!r} is a file: name the directory that holds config.json")
+    if path.is_dir() and not (path / "config.json").is_file():
+        raise ModelLoadError(f"{name!r} holds no config.json: it is not a model directory")
+    if not path.exists() and looks_local:
+        raise ModelLoadError(f"no model directory {name!r}")
+    source = str(path) if path.exists() else name
+    settings: dict[str, Any] = {"dtype": dtype}
+    if _spread(device):
+        settings["device_map"] = "auto"
+    _known(transformers.AutoConfig.from_pretrained(source))
+    processor = transformers.AutoProcessor.from_pretrained(source)
+    model = transformers.AutoModelForImageTextToText.from_pretrained(source, **settings)
+    return model if "device_map" in settings else model.to(device), processor
+
+
+def _known(config: Any) -> None:
+    """Raise `UnsupportedModelError` for a family HiRED does not know, before its weights are read."""
+    from hired.errors import UnsupportedModelError
+    from hired.families import supported
+
+    kind = getattr(config, "model_type", None)
+    if not any(kind in family.model_types for family in supported()):
+        known = "; ".join(family.classes for family in supported())
+        raise UnsupportedModelError(f"a model of type {kind!r} is not supported. Known: {known}")
+
+
+def _spread(device: Any) -> bool:
+    """Whether to let accelerate place the layers: several GPUs, and no single one was asked for."""
+    import importlib.util
+
+    import torch
+
+    several = device.type == "cuda" and device.index is None and torch.cuda.device_count() > 1
+    return several and importlib.util.find_spec("accelerate") is not None
+
+
+def _device(torch: Any, name: str) -> Any:
+    """The device of a name, tried out."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).cpu()
+    except Exception as error:  # RuntimeError, AssertionError, NotImplementedError: it depends on the build
+        raise ModelLoadError(f"device {name!r} cannot be used: {_first(error)}") from error
+    return device
+
+
+def _first(error: BaseException) -> str:
+    """What an exception says first, on one line of at most 200 characters."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = lines[0] if lines else type(error).__name__
+    return text if len(text) <= 200 else text[:197] + "..."

@@ -1,0 +1,199 @@
+"""Running a model over the pages: every method at every budget, one encoder pass a batch."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, TypedDict
+
+import torch
+from torch import Tensor
+
+from hired.core.image import Attention, Image
+from hired.core.layout import Layout
+from hired.evaluation import checks, smaller
+from hired.evaluation.samples import Sample, samples
+from hired.evaluation.settings import Settings
+from hired.methods.baselines import Random
+from hired.reduction import Encoded, Plan, assemble, encode, plan, select
+
+__all__ = ["Row", "evaluate", "machine"]
+
+Prompt = Callable[[Any, str], str]
+
+
+class Row(TypedDict):
+    """One measurement.
+
+    Attributes:
+        method: A name of `hired.evaluation.METHODS` or `CHECKS`.
+        budget: The budget it ran under.
+        tokens: Visual tokens kept, mean of a picture.
+        exact_match: Share of the answers that equal the truth, 0..1.
+        correct: How many do.
+        n: Pictures.
+    """
+
+    method: str
+    budget: int | float
+    tokens: float
+    exact_match: float
+    correct: int
+    n: int
+
+
+def evaluate(
+    model: Any,
+    processor: Any,
+    settings: Settings,
+    prompt: Prompt,
+    advance: Callable[[int], None] = lambda pictures: None,
+) -> list[Row]:
+    """Measure exact match on pages that training never saw.
+
+    Args:
+        model: A supported model, in eval mode.
+        processor: Its processor.
+        settings: What to measure.
+        prompt: Makes a prompt with one picture from the processor and a question.
+        advance: Called with the number of pictures done since the last call.
+
+    Returns:
+        One row for every method and budget, in the order of `settings`. Where a budget keeps all tokens of
+        every picture, the methods share one measurement.
+
+    Raises:
+        HiredError: Settings or model that will not do.
+    """
+    jobs = settings.jobs()
+    pages = samples(settings)
+    correct = dict.fromkeys(jobs, 0)
+    tokens = dict.fromkeys(jobs, 0)
+    with torch.inference_mode():
+        for start in range(0, len(pages), settings.batch_size):
+            batch = pages[start : start + settings.batch_size]
+            for job, kept, answers in _batch(model, processor, settings, prompt, jobs, batch):
+                tokens[job] += kept
+                correct[job] += sum(a == sample.answer for a, sample in zip(answers, batch, strict=True))
+            advance(len(batch))
+    return [
+        Row(
+            method=method,
+            budget=budget,
+            tokens=round(tokens[method, budget] / len(pages), 2),
+            exact_match=round(correct[method, budget] / len(pages), 4),
+            correct=correct[method, budget],
+            n=len(pages),
+        )
+        for method, budget in jobs
+    ]
+
+
+def machine(model: Any) -> dict[str, Any]:
+    """What the numbers were measured on."""
+    device = model.device
+    return {
+        "platform": platform.platform(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "threads": torch.get_num_threads(),
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+    }
+
+
+def _batch(
+    model: Any,
+    processor: Any,
+    settings: Settings,
+    prompt: Prompt,
+    jobs: Sequence[tuple[str, int | float]],
+    batch: Sequence[Sample],
+) -> list[tuple[tuple[str, int | float], int, list[str]]]:
+    """(job, tokens kept in all, answers) of every job on one batch."""
+    images = [sample.image for sample in batch]
+    words = [prompt(processor, sample.question) for sample in batch]
+    processor.tokenizer.padding_side = "left"
+    inputs = processor(text=words, images=images, return_tensors="pt", padding=True).to(model.device)
+
+    def planned(method: str, budget: int | float) -> Plan:
+        options: Any = {"newlines": settings.newlines, "positions": settings.positions}
+        return plan(
+            model,
+            inputs,
+            budget,
+            alpha=settings.alpha,
+            method=method,
+            variant=settings.variant,
+            images=images,
+            **options,
+        )
+
+    # Two tokens an image is a budget that always drops something, so the attention is read.
+    encoded = encode(planned("hired", 2))
+    untouched: list[str] | None = None
+    done = []
+    for method, budget in jobs:
+        if method == "smaller":
+            ready, kept = _smaller(processor, planned("hired", budget), encoded, batch)
+        else:
+            made = planned("hired" if method in ("blank-half", "no-newlines") else method, budget)
+            rows = _rows(method, made, encoded, batch)
+            ready = assemble(made, encoded, rows)
+            kept = sum(_counts(made, rows))
+            if all(row is None for row in rows):
+                untouched = untouched or _generate(model, processor, settings, ready)
+                done.append(((method, budget), kept, untouched))
+                continue
+        done.append(((method, budget), kept, _generate(model, processor, settings, ready)))
+    return done
+
+
+def _rows(method: str, made: Plan, encoded: Encoded, batch: Sequence[Sample]) -> list[Tensor | None]:
+    """Kept rows of every image."""
+    if method == "blank-half":
+        return [checks.blank_half(layout, s) for layout, s in zip(made.layouts, batch, strict=True)]
+    if method == "no-newlines":
+        return [checks.no_newlines(layout) for layout in made.layouts]
+    if method == "random":  # another draw for every picture, so that the row does not rest on a few patterns
+        return [
+            None if layout is None or total is None else Random(sample.seed).select(_image(made, layout, total))
+            for layout, total, sample in zip(made.placed, made.totals, batch, strict=True)
+        ]
+    return select(made, encoded)
+
+
+def _image(made: Plan, layout: Layout, total: int) -> Image:
+    """An image of the plan for a method that reads no attention."""
+    return Image(layout, Attention(), total, made.newlines)
+
+
+def _counts(made: Plan, rows: Sequence[Tensor | None]) -> list[int]:
+    """Tokens kept of every image."""
+    return [layout.tokens_full if row is None else row.numel() for layout, row in zip(made.layouts, rows, strict=True)]
+
+
+def _smaller(processor: Any, made: Plan, encoded: Encoded, batch: Sequence[Sample]) -> tuple[dict[str, Any], int]:
+    """`generate`'s inputs with every picture shrunk to what HiRED would keep, and the tokens in all."""
+    allowed = _counts(made, select(made, encoded))
+    features = [
+        smaller.encode(made.model, processor, sample.image, tokens)
+        for sample, tokens in zip(batch, allowed, strict=True)
+    ]
+    return (
+        smaller.inputs(made, features, processor.tokenizer.pad_token_id or 0),
+        sum(feature.shape[0] for feature in features),
+    )
+
+
+def _generate(model: Any, processor: Any, settings: Settings, ready: Any) -> list[str]:
+    """The answers, stripped of space and special tokens."""
+    ids = model.generate(
+        **ready,
+        max_new_tokens=settings.max_new_tokens,
+        do_sample=False,
+        num_beams=1,
+        pad_token_id=processor.tokenizer.pad_token_id or 0,
+    )
+    texts = processor.tokenizer.batch_decode(ids[:, ready["input_ids"].shape[1] :], skip_special_tokens=True)
+    return [text.strip() for text in texts]

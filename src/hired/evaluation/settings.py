@@ -1,0 +1,83 @@
+"""What an evaluation is run with. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hired.errors import BudgetError
+
+__all__ = ["CHECKS", "METHODS", "Settings"]
+
+METHODS = ("hired", "uniform", "random", "overview", "smaller")
+"""Methods measured at every budget."""
+CHECKS = ("blank-half", "no-newlines")
+"""What must not hurt before any method's number means something; each measured once, at budget 1."""
+
+_CHOICES = {
+    "task": ("forms", "dense"),
+    "fonts": ("train", "unseen"),
+    "newlines": ("drop", "keep"),
+    "positions": ("consecutive", "original"),
+    "variant": ("paper", "published"),
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to measure.
+
+    Attributes:
+        task: ``forms`` or ``dense``, see `hired.forms`.
+        budgets: Shares, or tokens a picture.
+        methods: Names of `METHODS` and `CHECKS`.
+        limit: How many pictures.
+        fonts: ``train``, or ``unseen`` typefaces.
+        newlines: ``drop`` or ``keep``, see `hired.reduce`.
+        positions: ``consecutive`` or ``original``, see `hired.reduce`.
+        alpha: The full image's share of the budget, 0..1.
+        variant: HiRED's, ``paper`` or ``published``.
+        batch_size: Pictures at a time.
+        max_new_tokens: Longest answer.
+    """
+
+    task: str = "forms"
+    budgets: tuple[int | float | str, ...] = (1, 0.4, 0.2, 0.1)
+    methods: tuple[str, ...] = METHODS
+    limit: int = 1000
+    fonts: str = "train"
+    newlines: str = "drop"
+    positions: str = "consecutive"
+    alpha: float = 0.5
+    variant: str = "paper"
+    batch_size: int = 16
+    max_new_tokens: int = 8
+
+    def check(self) -> tuple[int | float, ...]:
+        """The budgets, numbers for sure.
+
+        Raises:
+            BudgetError: A setting that is unknown or out of range.
+        """
+        from hired.core.budget import Budget, check_alpha
+
+        for name, known in _CHOICES.items():
+            if getattr(self, name) not in known:
+                raise BudgetError(f"{name}={getattr(self, name)!r}: use one of {', '.join(known)}")
+        for method in self.methods:
+            if method not in METHODS + CHECKS:
+                raise BudgetError(f"unknown method {method!r}: use {', '.join(METHODS + CHECKS)}")
+        if not self.methods or not self.budgets:
+            raise BudgetError("an evaluation needs at least one method and one budget")
+        if min(self.limit, self.batch_size, self.max_new_tokens) < 1:
+            raise BudgetError("limit, batch_size and max_new_tokens must be at least 1")
+        check_alpha(self.alpha)
+        for budget in self.budgets:
+            Budget.parse(budget)
+        return tuple(budget for budget in self.budgets if not isinstance(budget, str))
+
+    def jobs(self) -> list[tuple[str, int | float]]:
+        """(method, budget) of every row of the result, without repetitions."""
+        rows: list[tuple[str, int | float]] = []
+        for method in self.methods:
+            rows += [(method, budget) for budget in ((1,) if method in CHECKS else self.check())]
+        return list(dict.fromkeys(rows))

@@ -1,0 +1,235 @@
+"""Reading pictures: any file that Pillow knows, standard input or a URL, as upright 8-bit RGB.
+
+`load` gives the first frame, turned the way EXIF says, on white where it is transparent. Whatever goes
+wrong is an `hired.errors.ImageError` of one line.
+"""
+
+from __future__ import annotations
+
+import http.client
+import io
+import os
+import ssl
+import stat
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+import warnings
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+
+from hired.errors import ImageError
+
+__all__ = ["MAX_BYTES", "MAX_PIXELS", "URL_SECONDS", "load"]
+
+MAX_BYTES = 256 * 1024 * 1024
+"""Largest file or download that is read, in bytes."""
+MAX_PIXELS = 89_478_485
+"""Largest picture that is decoded, in pixels (Pillow's own threshold for a decompression bomb)."""
+URL_SECONDS = 30.0
+"""How long a download may take, in seconds."""
+
+# Formats that Pillow hands to another program (Ghostscript) or to the system are not read.
+_NEVER = frozenset({"EPS", "WMF"})
+_CHUNK = 1 << 16
+
+
+def load(source: str | os.PathLike[str] | BinaryIO) -> Image.Image:
+    """Read a picture as upright RGB.
+
+    Args:
+        source: A path, ``"-"`` (standard input), an http or https URL, or a binary file object.
+
+    Returns:
+        The first frame, mode ``RGB``, at least 1 x 1 pixels, EXIF orientation applied, transparent
+        parts on white. 16-bit grey is scaled from 0..65535; other deep grey from its own range where
+        it exceeds 0..255.
+
+    Raises:
+        ImageError: The picture cannot be had or decoded, has no pixels, or is larger than `MAX_BYTES`
+            or `MAX_PIXELS`.
+    """
+    name, data = _read(source)
+    if not data:
+        raise ImageError(f"{name} is empty (0 bytes)")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            return _decode(name, data)
+    except ImageError:
+        raise
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        raise ImageError(f"{name} would decode to more than {MAX_PIXELS:,} pixels") from None
+    except UnidentifiedImageError:
+        raise ImageError(f"{name} is not a picture in a format that Pillow reads") from None
+    except MemoryError:
+        raise ImageError(f"{name} does not fit in memory") from None
+    except Exception as error:  # Pillow's decoders raise almost anything on a broken file
+        raise ImageError(f"{name} is broken or truncated: {_line(error)}") from error
+
+
+def _decode(name: str, data: bytes) -> Image.Image:
+    """Decode the bytes of a file; whatever Pillow raises goes through."""
+    Image.init()
+    with Image.open(io.BytesIO(data), formats=[f for f in Image.ID if f not in _NEVER]) as image:
+        width, height = image.size
+        if width < 1 or height < 1:
+            raise ImageError(f"{name} has no pixels ({width} x {height})")
+        if width * height > MAX_PIXELS:
+            raise Image.DecompressionBombError
+        image.load()
+        try:
+            upright = ImageOps.exif_transpose(image)
+        except Exception:  # a picture with unreadable EXIF is still a picture
+            upright = image
+        rgb = _rgb(upright)
+        rgb.info.clear()
+        return rgb
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """Convert any mode to RGB, transparency on white."""
+    mode = image.mode
+    if mode.startswith("I;16"):
+        values = np.asarray(image if mode == "I;16" else image.convert("I"), dtype=np.float64)
+        return _grey(values, 65535.0)
+    if mode in ("I", "F"):
+        values = np.nan_to_num(np.asarray(image, dtype=np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+        low, high = float(values.min()), float(values.max())
+        if low >= 0:
+            for top in (1.0, 255.0, 65535.0) if mode == "F" else (255.0, 65535.0):
+                if high <= top:
+                    return _grey(values, top)
+        return _grey(values - low, max(high - low, 1e-12))
+    if mode == "LAB":
+        profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        converted = ImageCms.profileToProfile(image, *profiles, outputMode="RGB")
+        if converted is None:
+            raise ValueError("no colour conversion from LAB")
+        return converted
+    if mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+        if mode in ("La", "RGBa"):
+            image = image.convert(mode.upper())
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    return image.convert("RGB") if mode != "RGB" else image.copy()
+
+
+def _grey(values: np.ndarray, top: float) -> Image.Image:
+    """A grey RGB picture from values (height, width) of 0..top."""
+    scaled = np.clip(np.rint(values * (255.0 / top)), 0, 255).astype(np.uint8)
+    return Image.fromarray(scaled).convert("RGB")
+
+
+def _read(source: str | os.PathLike[str] | BinaryIO) -> tuple[str, bytes]:
+    """The bytes of a source, and what to call it in an error."""
+    if not isinstance(source, str | os.PathLike):
+        name = "the given file"
+        try:
+            return name, _limited(name, source.read(MAX_BYTES + 1))
+        except OSError as error:
+            raise ImageError(f"cannot read {name}: {_line(error)}") from error
+    text = os.fspath(source)
+    if isinstance(source, str):
+        if text == "-":
+            return _stdin()
+        scheme, colon, _ = text.partition("://")
+        if colon and scheme.lower() in ("http", "https"):
+            return _url(text)
+        if colon and not Path(text).exists():
+            raise ImageError(f"cannot read {_shown(text)}: only http and https URLs are read")
+    return _file(text)
+
+
+def _stdin() -> tuple[str, bytes]:
+    """Everything on standard input."""
+    name = "standard input"
+    if sys.stdin is None or sys.stdin.isatty():
+        raise ImageError("standard input is a terminal: pipe a picture into it")
+    try:
+        return name, _limited(name, sys.stdin.buffer.read(MAX_BYTES + 1))
+    except OSError as error:
+        raise ImageError(f"cannot read {name}: {_line(error)}") from error
+
+
+def _file(text: str) -> tuple[str, bytes]:
+    """The bytes of a file on disk."""
+    name = _shown(text)
+    if not text:
+        raise ImageError("the path of the picture is empty")
+    try:
+        mode = os.stat(text).st_mode
+        if stat.S_ISDIR(mode):
+            raise ImageError(f"{name} is a directory, not a picture")
+        with open(text, "rb") as file:
+            return name, _limited(name, file.read(MAX_BYTES + 1))
+    except ImageError:
+        raise
+    except FileNotFoundError:
+        raise ImageError(f"no such file: {name}") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else _line(error)
+        raise ImageError(f"cannot read {name}: {reason}") from error
+
+
+def _url(url: str) -> tuple[str, bytes]:
+    """Download a URL, within `MAX_BYTES` and `URL_SECONDS`."""
+    name = _shown(url)
+    deadline = time.monotonic() + URL_SECONDS
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        request = urllib.request.Request(
+            urllib.parse.quote(url, safe="%/:=&?~#+!$,;'@()*[]"),
+            headers={"User-Agent": "hired (Python urllib)", "Accept": "image/*,*/*;q=0.5"},
+        )
+        with urllib.request.urlopen(request, timeout=URL_SECONDS) as response:
+            expected = response.headers.get("Content-Length", "")
+            while chunk := response.read1(_CHUNK):
+                size += len(chunk)
+                chunks.append(chunk)
+                if size > MAX_BYTES:
+                    break
+                if time.monotonic() > deadline:
+                    raise TimeoutError
+    except urllib.error.HTTPError as error:
+        raise ImageError(f"cannot download {name}: HTTP {error.code} {_line(error.reason)}") from error
+    except (TimeoutError, ssl.SSLError, urllib.error.URLError) as error:
+        cause = error.reason if isinstance(error, urllib.error.URLError) else error
+        if isinstance(cause, TimeoutError):
+            raise ImageError(f"cannot download {name}: no answer within {URL_SECONDS:g} s") from error
+        if isinstance(cause, OSError) and not isinstance(cause, ssl.SSLError) and cause.strerror:
+            cause = cause.strerror
+        raise ImageError(f"cannot download {name}: {_line(cause)}") from error
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise ImageError(f"cannot download {name}: {_line(error)}") from error
+    data = _limited(name, b"".join(chunks))
+    if expected.isdigit() and size < int(expected):
+        raise ImageError(f"the download of {name} broke off after {size:,} of {int(expected):,} bytes")
+    return name, data
+
+
+def _limited(name: str, data: bytes) -> bytes:
+    """The data, or an error where there is too much of it."""
+    if len(data) > MAX_BYTES:
+        raise ImageError(f"{name} is larger than {MAX_BYTES // (1024 * 1024)} MiB")
+    return data
+
+
+def _shown(text: str) -> str:
+    """A path or URL on one line, at most 120 characters."""
+    clean = "".join(c if c.isprintable() else "?" for c in text)
+    return clean if len(clean) <= 120 else clean[:80] + "..." + clean[-37:]
+
+
+def _line(reason: object) -> str:
+    """What an exception says, on one line."""
+    text = " ".join(str(reason).split()) or type(reason).__name__
+    return text if len(text) <= 160 else text[:157] + "..."
