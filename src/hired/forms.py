@@ -68,8 +68,31 @@ GRID_SHARES = (0.04, 0.15, 0.15, 0.34, 0.1, 0.1, 0.06, 0.06)
 CUT_SHARE = 0.04
 """Share of lines that may lie anywhere, tile borders included."""
 
-KEYS: tuple[str, ...] = tuple(
-    ["TOTAL", "TAX", "TIP", "NET", "SUM", "QTY", "FEE", "DUE", "PIN", "BOX", "LOT", "BAY", "ROOM", "GATE", "SEAT", "ROW", "BUS", "UNIT", "ITEM", "CODE", "CASH", "PAID", "BILL", "CARD"]
+KEYS: tuple[str, ...] = (
+    "TOTAL",
+    "TAX",
+    "TIP",
+    "NET",
+    "SUM",
+    "QTY",
+    "FEE",
+    "DUE",
+    "PIN",
+    "BOX",
+    "LOT",
+    "BAY",
+    "ROOM",
+    "GATE",
+    "SEAT",
+    "ROW",
+    "BUS",
+    "UNIT",
+    "ITEM",
+    "CODE",
+    "CASH",
+    "PAID",
+    "BILL",
+    "CARD",
 )
 """Every label that can stand on a page. A page never shows the same one twice."""
 
