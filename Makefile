@@ -49,5 +49,8 @@ results: $(VENV)/.demo  ## measure the shipped model again (half an hour on two 
 	$(EVAL) --task forms --budgets 0.4,0.2,0.1 --methods hired --alpha 0.25 -o benchmarks/forms-alpha.json
 	$(EVAL) --task forms --budgets 1 --methods hired,no-newlines,blank-half -o benchmarks/checks.json
 
+docs-check: $(VENV)/.dev  ## run the code blocks of the docs, check their links
+	$(BIN)/python docs/check.py
+
 clean:  ## remove what the targets above set up
 	rm -rf $(VENV) $(OLDEST) .mypy_cache .pytest_cache .ruff_cache .hypothesis out

@@ -17,7 +17,7 @@ from hired.errors import HiredError, InputsError
 from hired.families import family_of
 from hired.methods import Method, resolve
 from hired.reduction import ReducedInputs, reduce
-from hired.reduction.plan import Positions
+from hired.reduction.plan import Positions, check_choices
 
 SHADOWED = ("generate", "forward")
 
@@ -125,8 +125,11 @@ def enable(
         HiredError: the instance is enabled already.
     """
     Budget.parse(budget)
-    resolve(method, variant, alpha)
-    family_of(model)
+    check_choices(newlines, positions)
+    chosen = resolve(method, variant, alpha)
+    family = family_of(model)
+    if chosen.reads_first or chosen.reads_last:
+        family.parts(model)
     settings = {
         "alpha": alpha,
         "method": method,

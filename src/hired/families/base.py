@@ -104,17 +104,12 @@ def clip_parts(model: Any) -> Encoder:
     """The parts of a CLIP vision tower used as LLaVA uses it.
 
     Raises:
-        UnsupportedModelError: another tower, or a setting that keeps the CLS token among the visual tokens.
+        UnsupportedModelError: another tower, or features that are not a layer's output.
     """
     config, kind = model.config, model.config.vision_config.model_type
     if kind != "clip_vision_model":
         raise UnsupportedModelError(
             f"the vision encoder {kind!r} has no CLS token HiRED can read: use a checkpoint with a CLIP tower"
-        )
-    if config.vision_feature_select_strategy != "default":
-        raise UnsupportedModelError(
-            f"vision_feature_select_strategy={config.vision_feature_select_strategy!r} keeps the CLS token among the"
-            " visual tokens: only 'default' is supported"
         )
     tower = core_model(model).vision_tower
     layers = _encoder_layers(tower)
@@ -133,13 +128,28 @@ def _encoder_layers(tower: Any) -> Any:
     raise UnsupportedModelError(f"no encoder layers found in {type(tower).__name__}")
 
 
+SQUARE_TOWERS = ("clip_vision_model", "siglip_vision_model")
+"""Encoders that see one square of a fixed size, whatever the picture."""
+
+
 def square_cells(model: Any, pixel_values: Any) -> tuple[int, int]:
-    """(side of the encoder's input in pixels, cells along it), checked against the pixels.
+    """(side of the encoder's input in pixels, cells along it), checked against model and pixels.
 
     Raises:
+        UnsupportedModelError: an encoder of another kind, or one whose CLS token is among the visual tokens.
         InputsError: the pixels are not a float tensor of the encoder's input size.
     """
     config = model.config.vision_config
+    if config.model_type not in SQUARE_TOWERS:
+        raise UnsupportedModelError(
+            f"the vision encoder {config.model_type!r} is not supported here: known are {', '.join(SQUARE_TOWERS)}"
+        )
+    strategy = model.config.vision_feature_select_strategy
+    if config.model_type == "clip_vision_model" and strategy != "default":
+        raise UnsupportedModelError(
+            f"vision_feature_select_strategy={strategy!r} keeps the CLS token among the visual tokens: only 'default'"
+            " is supported"
+        )
     side = int(config.image_size)
     if not isinstance(pixel_values, Tensor) or tuple(pixel_values.shape[-2:]) != (side, side):
         shape = tuple(pixel_values.shape) if isinstance(pixel_values, Tensor) else type(pixel_values).__name__

@@ -25,12 +25,19 @@ def _patches(image: Image) -> Tensor:
 
 
 def _evenly_first(tokens: Tensor, count: int) -> Tensor:
-    """`tokens` with `count` evenly spaced ones in front, the others after them in their order."""
+    """`tokens` with `count` evenly spaced ones in front, the others after them in their order.
+
+    The evenly spaced ones are ordered so that every prefix of them is evenly spaced too (by the fractional parts
+    of multiples of the golden ratio).
+    """
     total = tokens.numel()
-    step = (torch.arange(count, device=tokens.device) * total + total // 2) // max(count, 1)
-    passed_over = torch.ones(total, dtype=torch.uint8, device=tokens.device)
-    passed_over[step] = 0
-    return tokens[torch.argsort(passed_over, stable=True)]
+    index = torch.arange(count, device=tokens.device)
+    spread = torch.argsort((index.to(torch.float64) * 0.6180339887498949) % 1.0, stable=True)
+    step = (index * total + total // 2) // max(count, 1)
+    passed_over = torch.ones(total, dtype=torch.bool, device=tokens.device)
+    passed_over[step] = False
+    rest = torch.argsort((~passed_over).to(torch.uint8), stable=True)[: total - count]
+    return torch.cat((tokens[step[spread]], tokens[rest]))
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from hired.core.image import Attention
 from hired.encoding.taps import Tap, tapping
+from hired.errors import UnsupportedModelError
 from hired.reduction.plan import Plan
 
 
@@ -38,6 +39,12 @@ def encode(plan: Plan) -> Encoded:
     trains = torch.is_grad_enabled() and bool(plan.model.training)
     with torch.set_grad_enabled(trains), tapping(parts.tower if parts else None, taps):
         features = family.encode(plan.model, plan.inputs)
+    for feature, layout in zip(features, plan.layouts, strict=True):
+        if feature.shape[0] != layout.tokens_full:
+            raise UnsupportedModelError(
+                f"the encoder gave {feature.shape[0]} visual tokens where {layout.tokens_full} were expected:"
+                " this checkpoint does not work as its family does"
+            )
     count = len(plan.layouts)
     firsts = list(family.patch_rows(first.rows)) if first else [None] * count
     partitions = [layout.partitions for layout in plan.layouts]

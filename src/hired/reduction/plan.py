@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from torch import Tensor
 
@@ -68,8 +68,7 @@ def plan(
     """
     parsed = Budget.parse(budget)
     chosen = resolve(method, variant, alpha)
-    _check_choice("newlines", newlines, ("drop", "keep"))
-    _check_choice("positions", positions, ("consecutive", "original"))
+    check_choices(newlines, positions)
     family = family_of(model)
     ids = _check_inputs(inputs, model)
     counts = (ids == family.image_token(model)).sum(1).tolist()
@@ -94,9 +93,14 @@ def plan(
     )
 
 
-def _check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise BudgetError(f"{name}={value!r}: use one of {', '.join(map(repr, known))}")
+def check_choices(newlines: str, positions: str) -> None:
+    """Raises `BudgetError` for a value of `newlines` or `positions` that does not exist."""
+    for name, value, known in (
+        ("newlines", newlines, get_args(Newlines)),
+        ("positions", positions, get_args(Positions)),
+    ):
+        if value not in known:
+            raise BudgetError(f"{name}={value!r}: use one of {', '.join(map(repr, known))}")
 
 
 def _check_inputs(inputs: Mapping[str, Any], model: Any) -> Tensor:

@@ -43,7 +43,7 @@ class ImageSelection:
         rows: indices of the kept tokens among the untouched ones, in order.
         boxes: the rectangle each partition covers; a sub-image may reach beyond the picture.
         content: (cell rows, cell columns) float32, attention CLS -> patch of the full image in the initial layer,
-            summed over heads; None where the method did not read it or all tokens are kept.
+            summed over heads; None where it was not read (another method, or no image of the batch loses tokens).
     """
 
     size: tuple[int, int] | None
