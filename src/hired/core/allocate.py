@@ -5,6 +5,9 @@ from torch import Tensor
 
 from hired.core.budget import floor_share
 
+_NOTHING = 1e-30
+"""Weights at most this share of their sum are zero."""
+
 
 def content_scores(attention: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Visual content of every sub-image: the full image's attention mass inside the rectangle it covers.
@@ -40,6 +43,8 @@ def divide(total: int, weights: Tensor, capacity: Tensor) -> Tensor:
     weights = torch.where(capacity > 0, weights, torch.zeros_like(weights))
     whole = weights.sum()
     weights = weights / torch.where(whole > 0, whole, torch.ones_like(whole))
+    # What is nothing beside the others counts as nothing: its ratios would overflow.
+    weights = torch.where(weights > _NOTHING, weights, torch.zeros_like(weights))
     quota = _fill(torch.full_like(whole, float(total)), weights, room)
     quota = quota + _fill(total - quota.sum(), torch.where(weights > 0, torch.zeros_like(room), room), room - quota)
     return _largest_remainder(total, quota, capacity)
@@ -67,7 +72,9 @@ def _largest_remainder(total: int, quota: Tensor, capacity: Tensor) -> Tensor:
     nearest = quota.round()
     quota = torch.where((quota - nearest).abs() < 1e-9 * max(total, 1), nearest, quota)
     base = torch.minimum(quota.floor().to(torch.int64), capacity)
-    fraction = torch.where(base < capacity, quota - base, torch.full_like(quota, -1.0))
+    # Equal fractions must compare equal whatever their rounding: ties go by index.
+    fraction = ((quota - base) * 2**32).round()
+    fraction = torch.where(base < capacity, fraction, torch.full_like(quota, -1.0))
     order = torch.argsort(fraction, descending=True, stable=True)
     place = torch.empty_like(order).scatter_(0, order, torch.arange(order.numel(), device=order.device))
     return base + (place < total - base.sum()).to(torch.int64)

@@ -42,7 +42,7 @@ class Budget:
                 f"budget must be a number, got {value!r}: a share such as 0.2, or whole tokens per image such as 576"
             )
         number = Fraction(value) if isinstance(value, Rational) else float(value)
-        if not math.isfinite(number) or number <= 0:
+        if (isinstance(number, float) and not math.isfinite(number)) or number <= 0:
             raise BudgetError(f"budget must be above 0 and finite, got {value!r}")
         if number <= 1:
             return cls(share=Fraction(number))

@@ -53,7 +53,7 @@ class Tap:
         self.rows.append(logits.softmax(-1))
 
 
-_active: ContextVar[dict[int, Tap] | None] = ContextVar("hired_taps", default=None)
+_active: ContextVar[dict[int, list[Tap]] | None] = ContextVar("hired_taps", default=None)
 _lock = threading.Lock()
 _users: dict[int, tuple[int, str]] = {}
 """By id of an encoder's configuration: how many calls are tapping it, and the implementation to go back to."""
@@ -79,8 +79,7 @@ def _register(name: str) -> str:
     def attend(
         module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
     ) -> tuple[Tensor, Tensor | None]:
-        tap = (_active.get() or {}).get(id(module))
-        if tap is not None:
+        for tap in (_active.get() or {}).get(id(module), ()):
             tap.read(query, key, attention_mask, kwargs.get("scaling"))
         return _delegate(name, module)(module, query, key, value, attention_mask, **kwargs)
 
@@ -120,7 +119,10 @@ def tapping(tower: Any, taps: list[Tap]) -> Iterator[None]:
         yield
         return
     _enter(tower)
-    token = _active.set({id(tap.module): tap for tap in taps})
+    by_module: dict[int, list[Tap]] = {}
+    for tap in taps:  # two taps may read one layer, where the initial layer is the one used
+        by_module.setdefault(id(tap.module), []).append(tap)
+    token = _active.set(by_module)
     try:
         yield
     finally:

@@ -1,6 +1,7 @@
 """What HiRED must know of a model family. A family is one file with one subclass of `Family`."""
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -12,6 +13,16 @@ from hired.core.layout import Layout
 from hired.errors import InputsError, UnsupportedModelError
 
 Size = tuple[int, int]
+
+
+def _parameters_at_hand(module: nn.Module) -> AbstractContextManager[Any]:
+    """Loads the module's own parameters where accelerate offloads them: its hook runs for `forward` only."""
+    if not hasattr(module, "_hf_hook"):
+        return nullcontext()
+    from accelerate.utils import align_module_device
+
+    loaded: AbstractContextManager[Any] = align_module_device(module)
+    return loaded
 
 
 @dataclass(frozen=True)
@@ -78,7 +89,8 @@ class Family:
     def encode(self, model: Any, inputs: Mapping[str, Any]) -> list[Tensor]:
         """Features of every image as the LLM will see them: one (T, hidden) tensor an image."""
         given = {key: inputs[key] for key in self.image_keys if key in inputs}
-        return list(model.get_image_features(**given, return_dict=True).pooler_output)
+        with _parameters_at_hand(core_model(model)):
+            return list(model.get_image_features(**given, return_dict=True).pooler_output)
 
     def container(self, features: list[Tensor]) -> BaseModelOutputWithPooling:
         """`features`, one (K, hidden) tensor an image, as `mm_encoder_outputs["image"]` must hold them."""

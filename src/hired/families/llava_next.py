@@ -33,14 +33,19 @@ class LlavaNext(Family):
         pixels, image_sizes = inputs["pixel_values"], inputs.get("image_sizes")
         if image_sizes is None:
             raise InputsError("image_sizes is missing beside pixel_values: pass on all that the processor returned")
-        known = [(int(w), int(h)) for h, w in torch.as_tensor(image_sizes).tolist()]
+        side, cells = square_cells(model, pixels)
+        try:
+            known = [(int(w), int(h)) for h, w in torch.as_tensor(image_sizes).tolist()]
+        except (TypeError, ValueError, RuntimeError):
+            raise InputsError(
+                "image_sizes must be (height, width) pairs: pass on all that the processor returned"
+            ) from None
         if len(known) != pixels.shape[0]:
             raise InputsError(f"{pixels.shape[0]} images in pixel_values but {len(known)} in image_sizes")
         if any(min(size) < 1 for size in known):
             raise InputsError(f"a picture without area in image_sizes: {known}")
         if sizes is not None and sizes != known:
             raise InputsError(f"images= has sizes (width, height) {sizes}, the inputs were made from {known}")
-        side, cells = square_cells(model, pixels)
         return [self._layout(model, size, side, cells, pixels) for size in known]
 
     def _layout(self, model: Any, size: Size, side: int, cells: int, pixels: torch.Tensor) -> Layout:

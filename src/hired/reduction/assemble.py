@@ -43,6 +43,15 @@ class ReducedInputs(BatchFeature):  # type: ignore[misc]
             return value
         return {modality: type(output)(**output) for modality, output in value.items()}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies and pickles: the base class knows of its `data` only."""
+        return {**super().__getstate__(), "parts": self._parts}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """The other way round."""
+        super().__setstate__(state)
+        self._parts = state["parts"]
+
     def to(self, *args: Any, **kwargs: Any) -> "ReducedInputs":
         """Moves (and casts floating point) tensors in place, the features among them, like `BatchFeature.to`."""
         outputs = self.data.pop(ENCODER_OUTPUTS, None)

@@ -21,7 +21,8 @@ def cut(data: Mapping[str, Any], stay: Tensor, dropped: list[int], *, pad_id: in
         positions: "consecutive" numbers the tokens anew, "original" keeps their places in the full prompt.
 
     Returns:
-        The entries that changed. `attention_mask` is added where rows now differ in length.
+        The entries that changed. `attention_mask` is added where rows now differ in length or
+        positions have gaps.
     """
     ids: Tensor = data["input_ids"]
     given: Tensor | None = data.get("attention_mask")
@@ -43,7 +44,9 @@ def cut(data: Mapping[str, Any], stay: Tensor, dropped: list[int], *, pad_id: in
         for name, value in data.items()
         if isinstance(value, Tensor) and value.shape == ids.shape and name != "position_ids"
     }
-    if given is None and len({length - gone for length, gone in zip(lengths, dropped, strict=True)}) > 1:
+    uneven = len({length - gone for length, gone in zip(lengths, dropped, strict=True)}) > 1
+    # Without a mask transformers takes gaps in the positions for several sequences packed into one.
+    if given is None and (uneven or positions == "original"):
         result["attention_mask"] = (~vacant).to(torch.int64)
     explicit = data.get("position_ids")
     if positions == "original" or explicit is not None:

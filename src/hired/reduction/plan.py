@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, Literal, get_args
 
 from torch import Tensor
@@ -116,8 +117,8 @@ def _check_inputs(inputs: Mapping[str, Any], model: Any) -> Tensor:
         raise InputsError('input_ids must be a (batch, length) tensor: call the processor with return_tensors="pt"')
     pixels = inputs.get("pixel_values")
     for name, value in (("input_ids", ids), ("pixel_values", pixels)):
-        # Accelerate's hooks move inputs themselves where they spread a model with `device_map`.
-        spread = getattr(model, "hf_device_map", None)
+        # Accelerate's hooks move inputs themselves where they spread a model with `device_map` or offload it.
+        spread = getattr(model, "hf_device_map", None) or model.device.type == "meta"
         if isinstance(value, Tensor) and not spread and value.device != model.device:
             raise InputsError(f"{name} is on {value.device}, the model on {model.device}: call .to(model.device)")
     mask = inputs.get("attention_mask")
@@ -147,7 +148,7 @@ def _flatten(images: Any) -> list[Any]:
 
 
 def _is_size(value: Any) -> bool:
-    return len(value) == 2 and all(isinstance(v, int) for v in value)
+    return len(value) == 2 and all(isinstance(v, Integral) for v in value)
 
 
 def _size(image: Any) -> Size:

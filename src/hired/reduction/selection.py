@@ -28,7 +28,7 @@ class Token(NamedTuple):
     box: Box | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ImageSelection:
     """What was kept of one image.
 
