@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import (
-    CLIPImageProcessor,
+    CLIPImageProcessorPil,
     CLIPVisionConfig,
     LlamaConfig,
     LlavaConfig,
@@ -136,7 +136,7 @@ def llava() -> Any:
 
 def llava_processor(padding_side: str = "left") -> Any:
     return LlavaProcessor(
-        CLIPImageProcessor(size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE}),
+        CLIPImageProcessorPil(size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE}),
         tokenizer(padding_side),
         patch_size=PATCH,
         vision_feature_select_strategy="default",

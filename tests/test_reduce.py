@@ -1,0 +1,659 @@
+"""`hired.reduce`, from the processor's output to `generate` and `forward`."""
+
+import copy
+import math
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from accelerate import cpu_offload, dispatch_model
+from PIL import Image
+from transformers import BatchFeature, DynamicCache
+from transformers.generation.streamers import BaseStreamer
+
+import hired
+from hired.core.layout import STRUCTURE
+from hired.methods.baselines import Random
+from tests.support import byhand, models, pictures
+
+NAMES = list(models.CASES)
+N = (models.SIDE // models.PATCH) ** 2
+MIXED = [[(64, 64), (96, 20)], None, [(20, 70)]]
+
+each_family = pytest.mark.parametrize("name", NAMES)
+
+
+def partitions(entry: Any) -> int:
+    return 1 + entry.grid[0] * entry.grid[1]
+
+
+def kept_rows(reduced: Any) -> list[list[int]]:
+    return [entry.rows for entry in reduced.selection]
+
+
+def image_tokens(model: Any, inputs: Any) -> list[int]:
+    return (inputs["input_ids"] == model.config.image_token_id).sum(1).tolist()
+
+
+def generate(model: Any, inputs: Any, **settings: Any) -> torch.Tensor:
+    settings = {"max_new_tokens": 8, "do_sample": False, **settings}
+    return model.generate(**inputs, **settings)[:, inputs["input_ids"].shape[1] :]
+
+
+# --- Budgets -----------------------------------------------------------------------------------------------------
+
+
+@each_family
+@pytest.mark.parametrize("budget", [0.9, 0.5, 0.29, 0.2, 0.1, 0.07, 2, 7, 16, 17, 60, 84, 88, 1000])
+def test_exactly_the_budget_is_kept(name: str, budget: float) -> None:
+    model = models.shared(name)
+    inputs = pictures.inputs(name, [[size] for size in pictures.UNLIKE])
+    reduced = hired.reduce(model, inputs, budget)
+    before = image_tokens(model, inputs)
+    for entry, full, left in zip(reduced.selection, before, image_tokens(model, reduced), strict=True):
+        allowed = math.floor(round(budget * 100) * partitions(entry) * N / 100) if budget <= 1 else budget
+        untouched = allowed >= full
+        assert entry.tokens_full == full
+        assert left == entry.tokens_kept == (full if untouched else min(allowed, entry.tokens_real))
+        if not untouched:
+            assert sum(entry.per_partition) == entry.tokens_kept, "newlines are dropped"
+        assert entry.share_kept == pytest.approx(sum(entry.per_partition) / entry.tokens_real)
+
+
+@each_family
+@pytest.mark.parametrize("budget", [0.5, 0.2, 7, 40])
+def test_newlines_kept_count_within_the_budget(name: str, budget: float) -> None:
+    model = models.shared(name)
+    reduced = hired.reduce(model, pictures.inputs(name, [[size] for size in pictures.UNLIKE]), budget, newlines="keep")
+    for entry, left in zip(reduced.selection, image_tokens(model, reduced), strict=True):
+        allowed = int(budget * partitions(entry) * N) if budget <= 1 else int(budget)
+        assert left == entry.tokens_kept == min(allowed, entry.tokens_full)
+        newlines = [token for token in entry.tokens if token.partition is None]
+        assert len(newlines) == entry.tokens_kept - sum(entry.per_partition)
+
+
+def test_newlines_end_the_rows_that_keep_a_token() -> None:
+    model = models.shared("llava_next")
+    entry = hired.reduce(model, pictures.inputs("llava_next", [[(64, 64)]]), 0.3, newlines="keep").selection[0]
+    row = 0
+    lines = {}
+    for place in range(entry.tokens_full):
+        lines[place] = None if place < N else row
+        row += place >= N and (place - N) % 9 == 8
+    tiles = {lines[token.row] for token in entry.tokens if token.partition}
+    ends = {lines[token.row] for token in entry.tokens if token.partition is None}
+    assert tiles
+    assert tiles == ends
+
+
+@each_family
+def test_budget_one_is_the_untouched_model(name: str) -> None:
+    model = models.shared(name)
+    for side in ("left", "right"):
+        inputs = pictures.inputs(name, MIXED, side=side)
+        reduced = hired.reduce(model, inputs, 1.0)
+        assert "pixel_values" not in reduced
+        assert torch.equal(reduced["input_ids"], inputs["input_ids"])
+        with torch.no_grad():
+            assert torch.equal(model(**reduced).logits, model(**inputs).logits)
+    inputs = pictures.inputs(name, MIXED)
+    for settings in ({}, {"num_beams": 2}):
+        ours = generate(model, hired.reduce(model, inputs, 1), **settings)
+        assert torch.equal(ours, generate(model, inputs, **settings))
+
+
+def test_share_is_of_real_partitions_not_of_padded_ones() -> None:
+    model = models.shared("llava_next")
+    # In a batch, pixel_values are padded to the most partitions of any picture: 5 here, though (20, 20) has 2.
+    inputs = pictures.inputs("llava_next", [[(64, 64)], [(20, 20)]])
+    assert inputs["pixel_values"].shape[1] == 5
+    kept = [entry.tokens_kept for entry in hired.reduce(model, inputs, 0.5).selection]
+    assert kept == [5 * N // 2, 2 * N // 2]
+
+
+def test_alpha_is_the_full_images_share() -> None:
+    model, inputs = models.shared("llava_next"), pictures.inputs("llava_next", [[(64, 64)]])
+    kept = {alpha: hired.reduce(model, inputs, 10, alpha=alpha).selection[0] for alpha in (0, 0.25, 0.5, 1)}
+    shares = {alpha: entry.per_partition[0] for alpha, entry in kept.items()}
+    assert shares == {0: 0, 0.25: 2, 0.5: 5, 1: 10}
+
+
+@each_family
+def test_methods_by_name_and_by_object(name: str) -> None:
+    model, inputs = models.shared(name), pictures.inputs(name, [[(64, 64)]])
+    seven = hired.reduce(model, inputs, 6, method=Random(seed=7)).selection[0].rows
+    assert seven != hired.reduce(model, inputs, 6, method=Random(seed=8)).selection[0].rows
+    assert hired.reduce(model, inputs, 6, method="uniform").selection[0].rows != seven
+
+
+# --- Against a by-hand reference ---------------------------------------------------------------------------------
+
+
+@each_family
+@pytest.mark.parametrize("newlines", ["drop", "keep"])
+@pytest.mark.parametrize("positions", ["consecutive", "original"])
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_logits_and_loss_equal_the_by_hand_ones(name: str, newlines: Any, positions: Any, side: str) -> None:
+    model = models.shared(name)
+    inputs = pictures.inputs(name, MIXED, side=side)
+    labels = inputs["input_ids"].masked_fill(inputs["attention_mask"] == 0, -100)
+    labels = labels.masked_fill(labels == model.config.image_token_id, -100)
+    labels[:, ::3] = -100
+    # The first token of a row is predicted by nothing, or, under left padding, by padding.
+    labels[torch.arange(3), inputs["attention_mask"].argmax(1)] = -100
+    inputs["labels"] = labels
+    reduced = hired.reduce(model, inputs, 0.3, newlines=newlines, positions=positions)
+    rows = byhand.rows(model, inputs, kept_rows(reduced), positions)
+    with torch.no_grad():
+        output = model(**reduced)
+    valid = reduced["attention_mask"].bool()
+    assert valid.sum(1).tolist() == [len(row.ids) for row in rows]
+    for index, row in enumerate(rows):
+        assert torch.equal(reduced["input_ids"][index][valid[index]], row.ids)
+        assert row.labels is not None
+        assert torch.equal(reduced["labels"][index][valid[index]], row.labels)
+        assert (reduced["labels"][index][~valid[index]] == -100).all()
+        if positions == "original":
+            assert torch.equal(reduced["position_ids"][index][valid[index]], row.positions)
+        else:
+            assert "position_ids" not in reduced
+        # Rotary positions are relative: padding on the left shifts them all and changes nothing.
+        torch.testing.assert_close(output.logits[index][valid[index]], byhand.logits(model, row), atol=2e-4, rtol=1e-4)
+    assert float(output.loss) == pytest.approx(byhand.loss(model, rows), rel=1e-4)
+
+
+@each_family
+@pytest.mark.parametrize("newlines", ["drop", "keep"])
+@pytest.mark.parametrize("positions", ["consecutive", "original"])
+@pytest.mark.parametrize("budget", [0.3, 7])
+def test_greedy_decoding_equals_a_by_hand_loop(name: str, newlines: Any, positions: Any, budget: float) -> None:
+    model = models.shared(name)
+    inputs = pictures.inputs(name, MIXED)
+    reduced = hired.reduce(model, inputs, budget, newlines=newlines, positions=positions)
+    new = generate(model, reduced, eos_token_id=None, pad_token_id=0)
+    assert new.shape == (3, 8)
+    for row, got in zip(byhand.rows(model, inputs, kept_rows(reduced), positions), new.tolist(), strict=True):
+        assert got == byhand.decode(model, row, 8, stop=None)
+
+
+@each_family
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_the_longest_row_may_become_the_shortest(name: str, side: str) -> None:
+    model = models.shared(name)
+    inputs = pictures.inputs(name, [[(64, 64)] * 4, None], side=side, texts=("a?", "b" * 50))
+    labels = inputs["input_ids"].masked_fill(inputs["attention_mask"] == 0, -100)
+    labels[torch.arange(2), inputs["attention_mask"].argmax(1)] = -100
+    inputs["labels"] = labels.masked_fill(labels == model.config.image_token_id, -100)
+    reduced = hired.reduce(model, inputs, 2)
+    lengths = [x["attention_mask"].sum(1).tolist() for x in (inputs, reduced)]
+    assert lengths[0][0] > lengths[0][1]
+    assert lengths[1][0] < lengths[1][1] == lengths[0][1] == reduced["input_ids"].shape[1]
+    padding = reduced["attention_mask"][0] == 0
+    assert (reduced["labels"][0][padding] == -100).all()
+    assert (reduced["input_ids"][0][padding] == 0).all()
+    assert padding[0 if side == "left" else -1]
+    rows = byhand.rows(model, inputs, kept_rows(reduced), "consecutive")
+    with torch.no_grad():
+        assert float(model(**reduced).loss) == pytest.approx(byhand.loss(model, rows), rel=1e-4)
+
+
+def test_original_positions_differ_from_consecutive_ones() -> None:
+    model, inputs = models.shared("llava_next"), pictures.inputs("llava_next", [[(64, 64)]])
+    with torch.no_grad():
+        apart = [model(**hired.reduce(model, inputs, 0.3, positions=p)).logits for p in ("consecutive", "original")]
+    assert not torch.allclose(*apart, atol=1e-2)
+
+
+def test_the_callers_own_positions_are_cut_alike() -> None:
+    model, inputs = models.shared("llava_next"), pictures.inputs("llava_next", [[(64, 64)]])
+    inputs["position_ids"] = 3 * torch.arange(inputs["input_ids"].shape[1])[None]
+    reduced = hired.reduce(model, inputs, 0.3, positions="original")
+    kept = byhand.rows(model, inputs, kept_rows(reduced), "original")[0].positions
+    assert torch.equal(reduced["position_ids"][0], 3 * kept)
+
+
+# --- Batches -----------------------------------------------------------------------------------------------------
+
+
+@each_family
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_rows_are_padded_again_on_their_side(name: str, side: str) -> None:
+    model = models.shared(name)
+    inputs = pictures.inputs(name, [[(64, 64)], [(96, 20), (20, 70)], None], side=side)
+    reduced = hired.reduce(model, inputs, 0.2)
+    mask, ids = reduced["attention_mask"], reduced["input_ids"]
+    assert mask.shape == ids.shape
+    assert mask.sum(1).max() == mask.shape[1], "a column of padding only"
+    assert mask.sum(1).min() < mask.shape[1]
+    steps = mask.diff(dim=1)
+    assert (steps >= 0).all() if side == "left" else (steps <= 0).all()
+    assert (ids[mask == 0] == 0).all()
+    # Text stays, in its order.
+    for row in range(3):
+        texts = [x["input_ids"][row][x["attention_mask"][row].bool()].tolist() for x in (inputs, reduced)]
+        plain = [[token for token in text if token != model.config.image_token_id] for text in texts]
+        assert plain[0] == plain[1]
+
+
+@each_family
+def test_an_images_selection_does_not_depend_on_the_batch(name: str) -> None:
+    model = models.shared(name)
+    together = hired.reduce(model, pictures.inputs(name, [[size] for size in pictures.UNLIKE]), 0.25)
+    for index, size in enumerate(pictures.UNLIKE):
+        picture = pictures.noise(size, 100 * index)
+        inputs = models.processor(name)(text="<image>\nq", images=picture, return_tensors="pt")
+        alone = hired.reduce(model, inputs, 0.25)
+        assert alone.selection[0].rows == together.selection[index].rows
+        for one, other in zip(
+            alone["mm_encoder_outputs"]["image"].pooler_output[0],
+            together["mm_encoder_outputs"]["image"].pooler_output[index],
+            strict=True,
+        ):
+            torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
+@each_family
+def test_rows_generate_alike_alone_and_in_a_batch(name: str) -> None:
+    model = models.shared(name)
+    rows = [[(64, 64), (96, 20)], [(20, 70)], None]
+    inputs = pictures.inputs(name, rows)
+    together = generate(model, hired.reduce(model, inputs, 0.25), eos_token_id=None, pad_token_id=0)
+    for index in range(len(rows)):
+        ids = inputs["input_ids"][index][inputs["attention_mask"][index].bool()][None]
+        start = sum(len(row or ()) for row in rows[:index])
+        some = slice(start, start + len(rows[index] or ()))
+        alone = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        if rows[index]:
+            alone |= {key: inputs[key][some] for key in ("pixel_values", "image_sizes") if key in inputs}
+        new = generate(model, hired.reduce(model, alone, 0.25), eos_token_id=None, pad_token_id=0)
+        assert new[0].tolist() == together[index].tolist()
+
+
+@each_family
+def test_text_only_batches_pass_through(name: str) -> None:
+    model = models.shared(name)
+    inputs = pictures.inputs(name, [None, None])
+    reduced = hired.reduce(model, inputs, 0.2)
+    assert reduced.keys() == inputs.keys()
+    assert all(torch.equal(reduced[key], inputs[key]) for key in inputs)
+    assert reduced.selection == []
+    assert torch.equal(generate(model, reduced), generate(model, inputs))
+
+
+@each_family
+def test_inputs_without_an_attention_mask(name: str) -> None:
+    model = models.shared(name)
+    inputs = pictures.inputs(name, [[(64, 64)]])
+    with_mask = hired.reduce(model, inputs, 0.2)
+    ids = {key: value for key, value in inputs.items() if key != "attention_mask"}
+    without = hired.reduce(model, ids, 0.2)
+    assert "attention_mask" not in without
+    assert torch.equal(without["input_ids"], with_mask["input_ids"])
+    assert torch.equal(generate(model, without), generate(model, with_mask))
+
+
+@each_family
+def test_original_positions_without_a_mask_are_not_taken_for_packed_sequences(name: str) -> None:
+    model = models.shared(name)
+    inputs = pictures.inputs(name, [[(64, 64)]])
+    del inputs["attention_mask"]
+    reduced = hired.reduce(model, inputs, 0.2, positions="original")
+    row = byhand.rows(model, inputs, kept_rows(reduced), "original")[0]
+    with torch.no_grad():
+        logits = model(**reduced, use_cache=False).logits[0]
+    torch.testing.assert_close(logits, byhand.logits(model, row), atol=2e-4, rtol=1e-4)
+
+
+def test_a_mask_is_added_where_rows_become_unequal() -> None:
+    model = models.shared("llava_next")
+    # Of one length before (the shorter picture has the longer text), of two lengths after.
+    one, two = (pictures.inputs("llava_next", [[size]])["input_ids"] for size in ((64, 64), (20, 20)))
+    two = torch.cat((two, two.new_full((1, one.shape[1] - two.shape[1]), 8)), 1)
+    whole = pictures.inputs("llava_next", [[(64, 64)], [(20, 20)]])
+    inputs = {"input_ids": torch.cat((one, two)), **{k: whole[k] for k in ("pixel_values", "image_sizes")}}
+    reduced = hired.reduce(model, inputs, 0.2)
+    assert reduced["attention_mask"].sum(1).tolist() == [
+        one.shape[1] - 88 + 16,
+        two.shape[1] - 36 + 6,
+    ]
+    first = hired.reduce(model, pictures.inputs("llava_next", [[(64, 64)]]), 0.2)
+    got = reduced["input_ids"][0][reduced["attention_mask"][0].bool()]
+    assert torch.equal(got, first["input_ids"][0])
+
+
+@each_family
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision(name: str, dtype: torch.dtype) -> None:
+    model = models.CASES[name].model().to(dtype)
+    inputs = pictures.inputs(name, MIXED).to(dtype)
+    reduced = hired.reduce(model, inputs, 0.25)
+    features = reduced["mm_encoder_outputs"]["image"].pooler_output
+    assert {feature.dtype for feature in features} == {dtype}
+    exact = hired.reduce(models.shared(name), pictures.inputs(name, MIXED), 0.25)
+    for entry, other in zip(reduced.selection, exact.selection, strict=True):
+        assert entry.tokens_kept == other.tokens_kept
+        # The encoder rounds, the selection does not: nearly the same tokens.
+        assert len(set(entry.rows) & set(other.rows)) >= 0.6 * entry.tokens_kept
+    assert generate(model, reduced).shape[0] == 3
+
+
+# --- The mapping -------------------------------------------------------------------------------------------------
+
+
+@each_family
+@pytest.mark.parametrize("kind", [dict, BatchFeature])
+def test_the_callers_inputs_are_not_changed(name: str, kind: Any) -> None:
+    model = models.shared(name)
+    inputs = kind(dict(pictures.inputs(name, MIXED)))
+    before = {key: value.clone() for key, value in inputs.items()}
+    reduced = hired.reduce(model, inputs, 0.2)
+    generate(model, reduced, num_beams=2)
+    assert inputs.keys() == before.keys()
+    assert all(torch.equal(inputs[key], before[key]) for key in before)
+    assert isinstance(reduced, BatchFeature)
+
+
+@each_family
+def test_generate_any_number_of_times_on_one_mapping(name: str) -> None:
+    model = models.shared(name)
+    reduced = hired.reduce(model, pictures.inputs(name, [[(64, 64), (96, 20)], [(20, 70)]]), 0.25)
+    greedy = [generate(model, reduced) for _ in range(2)]
+    beams = [generate(model, reduced, num_beams=3) for _ in range(2)]
+    assert torch.equal(*greedy)
+    assert torch.equal(*beams)
+    assert torch.equal(generate(model, reduced), greedy[0]), "beam search changed the mapping"
+    with torch.no_grad():
+        assert torch.equal(model(**reduced).logits, model(**reduced).logits)
+
+
+@each_family
+@pytest.mark.parametrize("positions", ["consecutive", "original"])
+def test_beams_over_unequal_images_equal_beams_over_each_row(name: str, positions: Any) -> None:
+    model = models.shared(name)
+    rows = [[(64, 64), (96, 20)], [(20, 70)], [(30, 31), (70, 50)]]
+    inputs = pictures.inputs(name, rows)
+    reduced = hired.reduce(model, inputs, 0.25, positions=positions)
+    settings = {"num_beams": 3, "eos_token_id": None, "pad_token_id": 0, "max_new_tokens": 5}
+    together = generate(model, reduced, **settings)
+    start = 0
+    for index, row in enumerate(rows):
+        some = slice(start, start + len(row))
+        start += len(row)
+        ids = inputs["input_ids"][index][inputs["attention_mask"][index].bool()][None]
+        alone = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        alone |= {key: inputs[key][some] for key in ("pixel_values", "image_sizes") if key in inputs}
+        new = generate(model, hired.reduce(model, alone, 0.25, positions=positions), **settings)
+        assert new[0].tolist() == together[index].tolist()
+
+
+@each_family
+def test_num_return_sequences(name: str) -> None:
+    model = models.shared(name)
+    reduced = hired.reduce(model, pictures.inputs(name, [[(64, 64), (96, 20)], [(20, 70)]]), 0.25)
+    several = generate(model, reduced, num_beams=3, num_return_sequences=3)
+    assert several.shape[0] == 6
+    best = generate(model, reduced, num_beams=3)
+    assert torch.equal(several[::3, : best.shape[1]], best)
+    torch.manual_seed(0)
+    assert generate(model, reduced, do_sample=True, num_return_sequences=4).shape[0] == 8
+
+
+@each_family
+def test_output_is_sliced_by_the_reduced_prompt(name: str) -> None:
+    model = models.shared(name)
+    reduced = hired.reduce(model, pictures.inputs(name, [[(64, 64)]]), 0.25)
+    output = model.generate(**reduced, max_new_tokens=4, do_sample=False)
+    width = reduced["input_ids"].shape[1]
+    assert torch.equal(output[:, :width], reduced["input_ids"])
+    assert 1 <= output.shape[1] - width <= 4
+
+
+class Collector(BaseStreamer):
+    def __init__(self) -> None:
+        self.calls: list[list[int]] = []
+        self.ended = False
+
+    def put(self, value: torch.Tensor) -> None:
+        self.calls.append(value.flatten().tolist())
+
+    def end(self) -> None:
+        self.ended = True
+
+
+@each_family
+def test_streamers(name: str) -> None:
+    model = models.shared(name)
+    reduced = hired.reduce(model, pictures.inputs(name, [[(64, 64)]]), 0.25)
+    streamer = Collector()
+    new = generate(model, reduced, streamer=streamer)
+    assert streamer.ended
+    assert streamer.calls[0] == reduced["input_ids"][0].tolist()
+    assert [token for call in streamer.calls[1:] for token in call] == new[0].tolist()
+
+
+@each_family
+@pytest.mark.parametrize("positions", ["consecutive", "original"])
+def test_a_second_turn_with_the_kept_cache(name: str, positions: Any) -> None:
+    model = models.shared(name)
+    inputs = pictures.inputs(name, [[(64, 64), (30, 31)]])
+    reduced = hired.reduce(model, inputs, 0.25, positions=positions)
+    settings = {"eos_token_id": None, "pad_token_id": 0, "max_new_tokens": 4, "do_sample": False}
+    cache = DynamicCache(config=model.config.get_text_config())
+    first = model.generate(**reduced, **settings, past_key_values=cache, return_dict_in_generate=True)
+    question = torch.tensor([[30, 31, 32]])
+    ids = torch.cat((first.sequences, question), 1)
+    second = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    whole = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    if positions == "original":
+        grown = torch.arange(ids.shape[1] - reduced["input_ids"].shape[1]) + 1 + reduced["position_ids"].max()
+        whole["position_ids"] = torch.cat((reduced["position_ids"], grown[None]), 1)
+        second["position_ids"] = whole["position_ids"]
+    kept = model.generate(**second, **settings, past_key_values=first.past_key_values)
+    anew = model.generate(**whole, **settings, mm_encoder_outputs=reduced["mm_encoder_outputs"])
+    assert kept.tolist() == anew.tolist()
+    # And what the first turn said is what the by-hand loop says.
+    row = byhand.rows(model, inputs, kept_rows(reduced), positions)[0]
+    assert first.sequences[0, reduced["input_ids"].shape[1] :].tolist() == byhand.decode(model, row, 4, stop=None)
+
+
+@each_family
+def test_to_moves_and_casts_the_features_too(name: str) -> None:
+    reduced = hired.reduce(models.shared(name), pictures.inputs(name, MIXED), 0.25)
+    width = reduced["input_ids"].shape[1]
+    assert reduced.to(torch.bfloat16) is reduced
+    assert {f.dtype for f in reduced["mm_encoder_outputs"]["image"].pooler_output} == {torch.bfloat16}
+    assert reduced["input_ids"].dtype == torch.int64
+    model = models.CASES[name].model().to(torch.bfloat16)
+    assert generate(model, reduced).shape[0] == 3
+    moved = reduced.to("meta")
+    assert moved["input_ids"].shape == (3, width)
+    assert {moved[key].device.type for key in ("input_ids", "attention_mask")} == {"meta"}
+    assert {f.device.type for f in moved["mm_encoder_outputs"]["image"].pooler_output} == {"meta"}
+    assert len(moved.selection) == len(reduced.selection) == 3
+
+
+@each_family
+def test_no_gradients_unless_the_model_trains(name: str) -> None:
+    model = models.CASES[name].model()
+    inputs = pictures.inputs(name, [[(64, 64)]])
+    inputs["labels"] = inputs["input_ids"].masked_fill(inputs["input_ids"] == model.config.image_token_id, -100)
+    reduced = hired.reduce(model, inputs, 0.25)
+    assert not any(f.requires_grad for f in reduced["mm_encoder_outputs"]["image"].pooler_output)
+    model.train()
+    reduced = hired.reduce(model, inputs, 0.25)
+    model(**reduced).loss.backward()
+    projector = model.model.multi_modal_projector.linear_1.weight
+    assert projector.grad is not None
+    assert float(projector.grad.abs().sum()) > 0
+
+
+@each_family
+def test_the_encoder_runs_once(name: str) -> None:
+    model = models.CASES[name].model()
+    calls = []
+    model.model.vision_tower.register_forward_pre_hook(lambda *_: calls.append(1))
+    reduced = hired.reduce(model, pictures.inputs(name, MIXED), 0.25)
+    generate(model, reduced)
+    generate(model, reduced, num_beams=2)
+    assert len(reduced.selection) == 3
+    assert len(calls) == 1
+
+
+# --- Reports -----------------------------------------------------------------------------------------------------
+
+
+@each_family
+def test_selection_is_worked_out_on_request(name: str) -> None:
+    reduced = hired.reduce(models.shared(name), pictures.inputs(name, [[(64, 64)]]), 0.25)
+    assert "selection" not in vars(reduced)
+    first = reduced.selection
+    assert reduced.selection is first
+
+
+def test_selection_of_a_known_picture() -> None:
+    reduced = hired.reduce(models.shared("llava_next"), pictures.inputs("llava_next", [[(64, 32)], [(30, 90)]]), 0.25)
+    wide, tall = reduced.selection
+    assert (wide.size, wide.grid, wide.partitions) == ((64, 32), (1, 2), 3)
+    assert (wide.tokens_full, wide.tokens_real, wide.tokens_kept) == (3 * N + 4, 3 * N, 12)
+    assert wide.share_kept == 0.25
+    assert sum(wide.per_partition) == 12
+    assert wide.per_partition[0] == 6
+    assert wide.boxes == [(0, 0, 64, 32), (0, 0, 32, 32), (32, 0, 64, 32)]
+    assert (tall.size, tall.grid) == ((30, 90), (3, 1))
+    assert tall.content is not None
+    assert tall.content.shape == (4, 4)
+    for token in wide.tokens:
+        assert token.partition is not None
+        assert token.cell is not None
+        x0, y0, _, _ = wide.boxes[token.partition]
+        side = (16 if token.partition == 0 else 8, 8)
+        row, column = token.cell
+        left, top = x0 + column * side[0], y0 + row * side[1]
+        assert token.box == (left, top, left + side[0], top + side[1])
+
+
+@each_family
+def test_kept_tokens_stand_in_their_order(name: str) -> None:
+    reduced = hired.reduce(models.shared(name), pictures.inputs(name, MIXED), 0.25, newlines="keep")
+    for entry, features in zip(reduced.selection, reduced["mm_encoder_outputs"]["image"].pooler_output, strict=True):
+        assert entry.rows == sorted(set(entry.rows)) == [token.row for token in entry.tokens]
+        assert len(entry.tokens) == entry.tokens_kept == len(features)
+        assert len(entry.real_tokens) == entry.tokens_real
+        real = {token.row: token for token in entry.real_tokens}
+        assert all(real[token.row] == token for token in entry.tokens if token.partition is not None)
+        counts = [sum(token.partition == p for token in entry.tokens) for p in range(entry.partitions)]
+        assert counts == entry.per_partition
+
+
+@each_family
+def test_kept_features_are_the_untouched_ones(name: str) -> None:
+    model, inputs = models.shared(name), pictures.inputs(name, MIXED)
+    whole = hired.reduce(model, inputs, 1.0)["mm_encoder_outputs"]["image"].pooler_output
+    reduced = hired.reduce(model, inputs, 0.25)
+    for entry, full, kept in zip(
+        reduced.selection, whole, reduced["mm_encoder_outputs"]["image"].pooler_output, strict=True
+    ):
+        assert torch.equal(kept, full[entry.rows])
+
+
+def test_llava_without_the_pictures_reports_encoder_pixels() -> None:
+    inputs = pictures.inputs("llava", [[(64, 32)]])
+    entry = hired.reduce(models.shared("llava"), inputs, 0.5).selection[0]
+    assert (entry.size, entry.grid, entry.partitions) == (None, (0, 0), 1)
+    assert entry.boxes == [(0, 0, 32, 32)]
+    token = entry.tokens[0]
+    assert token.cell is not None
+    row, column = token.cell
+    assert token.box == (column * 8, row * 8, column * 8 + 8, row * 8 + 8)
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        Image.new("RGB", (64, 32)),
+        [Image.new("RGB", (64, 32))],
+        [[Image.new("RGB", (64, 32))]],
+        (64, 32),
+        [(64, 32)],
+        [(np.int64(64), np.int64(32))],
+        torch.zeros(3, 32, 64),
+        torch.zeros(32, 64, 3).numpy(),
+        [torch.zeros(32, 64).numpy()],
+    ],
+    ids=["picture", "list", "nested", "pair", "pairs", "numpy", "channels first", "channels last", "grey"],
+)
+def test_images_tell_the_size(images: Any) -> None:
+    inputs = pictures.inputs("llava", [[(64, 32)]])
+    entry = hired.reduce(models.shared("llava"), inputs, 0.5, images=images).selection[0]
+    assert entry.size == (64, 32)
+    assert entry.boxes == [(16, 0, 48, 32)]
+
+
+def test_images_may_be_given_where_the_inputs_tell_the_size() -> None:
+    inputs = pictures.inputs("llava_next", [[(64, 32)]])
+    entry = hired.reduce(models.shared("llava_next"), inputs, 0.5, images=[(64, 32)]).selection[0]
+    assert entry.size == (64, 32)
+
+
+def test_an_untouched_image_reports_all_its_tokens() -> None:
+    entry = hired.reduce(models.shared("llava_next"), pictures.inputs("llava_next", [[(64, 64)]]), 1.0).selection[0]
+    assert entry.tokens_kept == entry.tokens_full == len(entry.tokens)
+    assert sum(token.partition is None for token in entry.tokens) == 8
+    assert STRUCTURE not in entry.per_partition
+    assert entry.share_kept == 1.0
+    assert entry.content is None
+
+
+def test_content_is_there_where_it_was_read() -> None:
+    model, inputs = models.shared("llava_next"), pictures.inputs("llava_next", [[(64, 64)], [(20, 20)]])
+    cut, whole = hired.reduce(model, inputs, 40).selection
+    assert (cut.tokens_kept, whole.tokens_kept) == (40, whole.tokens_full)
+    for entry in (cut, whole):
+        assert entry.content is not None
+        # Two heads, each a softmax over the CLS and the patches.
+        assert 0.5 < float(entry.content.sum()) <= 2.0 + 1e-6
+    assert hired.reduce(model, inputs, 40, method="uniform").selection[0].content is None
+
+
+@pytest.mark.parametrize(
+    "duplicate", [copy.copy, copy.deepcopy, lambda x: x.copy(), lambda x: pickle.loads(pickle.dumps(x))]
+)
+def test_copies_carry_the_selection(duplicate: Any) -> None:
+    model = models.shared("llava_next")
+    reduced = hired.reduce(model, pictures.inputs("llava_next", [[(64, 64)], [(20, 20)]]), 0.25)
+    other = duplicate(reduced)
+    assert isinstance(other, hired.ReducedInputs)
+    assert kept_rows(other) == kept_rows(reduced)
+    assert torch.equal(generate(model, other), generate(model, reduced))
+
+
+def test_reports_can_be_compared() -> None:
+    inputs = pictures.inputs("llava_next", [[(64, 64)]])
+    one, other = (hired.reduce(models.shared("llava_next"), inputs, 0.25).selection[0] for _ in range(2))
+    assert one == one
+    assert one != other
+    assert one.tokens == other.tokens
+
+
+# --- Dispatch ----------------------------------------------------------------------------------------------------
+
+
+@each_family
+@pytest.mark.filterwarnings("ignore:You are calling .generate")
+@pytest.mark.parametrize("offload", ["none", "language_model", "vision_tower", "all"])
+def test_device_map(name: str, offload: str) -> None:
+    model = models.CASES[name].model()
+    if offload == "none":
+        model = dispatch_model(model, device_map={"": "cpu"}, force_hooks=True)
+    elif offload == "all":
+        model = cpu_offload(model, execution_device=torch.device("cpu"))
+    else:
+        cpu_offload(getattr(model.model, offload), execution_device=torch.device("cpu"))
+    assert any(hasattr(module, "_hf_hook") for module in model.modules())
+    inputs = pictures.inputs(name, [[(64, 64), (96, 20)], [(20, 70)]])
+    reduced = hired.reduce(model, inputs, 0.25)
+    expected = hired.reduce(models.shared(name), inputs, 0.25)
+    assert kept_rows(reduced) == kept_rows(expected)
+    assert torch.equal(generate(model, reduced), generate(models.shared(name), expected))
