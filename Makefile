@@ -49,6 +49,14 @@ results: $(VENV)/.demo  ## measure the shipped model again (half an hour on two 
 	$(EVAL) --task forms --budgets 0.4,0.2,0.1 --methods hired --alpha 0.25 -o benchmarks/forms-alpha.json
 	$(EVAL) --task forms --budgets 1 --methods hired,no-newlines,blank-half -o benchmarks/checks.json
 
+train: $(VENV)/.dev  ## train the shipped model again (hours on two cores; resumes where it stopped)
+	$(BIN)/python -m training.encoder --minutes 24.5 --lr 2e-3 --name encoder
+	$(BIN)/python -m training.encoder --minutes 14.5 --lr 1.5e-3 --seed 1 --start encoder --name encoder2
+	$(BIN)/python -m training.llm --minutes 30 --lr 2e-3 --encoder encoder2 --name llm
+	$(BIN)/python -m training.llm --minutes 13 --lr 1.5e-3 --seed 2 --encoder encoder2 --start llm --name llm2
+	$(BIN)/python -m training.llm --minutes 15 --lr 2e-3 --seed 3 --tokens 8000 --encoder encoder2 --start llm2 --name llm3
+	$(BIN)/python -m training.record encoder encoder2 llm llm2 llm3
+
 docs-check: $(VENV)/.dev  ## run the code blocks of the docs, check their links
 	$(BIN)/python docs/check.py
 

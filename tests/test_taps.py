@@ -289,7 +289,7 @@ def state():
 
 before = state()
 import hired
-import hired.reduction, hired.encoding.taps, hired.families, hired.methods, hired.reference, hired.enable
+import hired.reduction, hired.encoding.taps, hired.families, hired.methods, hired.reference, hired.enabling
 hired.reduce, hired.enable
 after = state()
 print([a == b for a, b in zip(before, after)])

@@ -1,0 +1,266 @@
+"""Stage 1: teach the vision tower to read single partitions.
+
+Heads that exist only here read, from the patch features the LLM will get (`hidden_states[-2]`): whether
+text touches the patch, which line (key) it belongs to, and which digit of the value lies on it. From
+the CLS token after every layer: which keys the partition shows and how many of each digit; from the
+pooled last layer also the digits that belong to each key. That makes the CLS mean something, as
+image-text training does for CLIP, and it is all the later stages rely on.
+
+    python -m training.encoder --minutes 25
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, IterableDataset
+from tqdm import tqdm
+from transformers import CLIPVisionModel
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from hired.forms import KEYS
+from training.attention import PLAIN
+from training.build import config, tokenizer
+from training.data import IGNORE, SLOTS, encoder_batches
+
+RUNS = Path(__file__).resolve().parent / "runs"
+"""Checkpoints and logs; not committed."""
+
+
+class Heads(nn.Module):
+    """The training-only read-outs of the tower."""
+
+    def __init__(self, width: int, layers: int) -> None:
+        super().__init__()
+        self.patch = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 1 + len(KEYS) + SLOTS * 11))
+        self.cls = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(width), nn.Linear(width, len(KEYS) + 10)) for _ in range(layers)
+        )
+        self.read = nn.Linear(width, len(KEYS) * SLOTS * 11)
+
+
+class Layout(nn.Module):
+    """From the CLS token after each layer: how the text looks, and where it lies.
+
+    Looks are the mean and the deviation of the colours of the patches that text touches; the place is
+    how much text lies in each of 3 x 3 regions. The first layer is asked for the looks alone: asked for
+    the place as well, it learns to attend to blank paper, which tells as much.
+    """
+
+    def __init__(self, width: int, layers: int) -> None:
+        super().__init__()
+        self.heads = nn.ModuleList(nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 15)) for _ in range(layers))
+
+    def forward(self, hidden: tuple[Tensor, ...], text: Tensor, pixels: Tensor) -> Tensor:
+        """Loss; the first layer, which has the least to go by, weighs half.
+
+        Args:
+            hidden: Hidden states, the embeddings first.
+            text: (n, 144), 1.0 where text touches a patch.
+            pixels: (n, 96, 96, 3) uint8.
+        """
+        place = F.avg_pool2d(text.unflatten(1, (12, 12)), 4).flatten(1) * 4
+        cells = pixels.float().div(255).view(-1, 12, 8, 12, 8, 3).transpose(2, 3).reshape(-1, 144, 64, 3)
+        looks = torch.cat([cells.mean(2), cells.std(2)], -1)
+        some = text.sum(1, keepdim=True)
+        looks = 8 * (looks * text[..., None]).sum(1) / some.clamp(min=1)
+        shown = (some > 0).float()
+        each = []
+        for i, (head, h) in enumerate(zip(self.heads, hidden[1:], strict=True)):
+            told = head(h[:, 0]).float()
+            look = F.smooth_l1_loss(told[:, 9:], looks, beta=0.2, reduction="none") * shown
+            where = F.smooth_l1_loss(told[:, :9], place, beta=0.2) if i else 0.0
+            each.append(look.mean() + where)
+        return torch.stack([each[0], torch.stack(each[1:]).mean()]).mean()
+
+
+def normalise(pixels: Tensor) -> Tensor:
+    """(n, 96, 96, 3) uint8 -> (n, 3, 96, 96) float in [-1, 1], as the processor does."""
+    return pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def losses(
+    out: BaseModelOutputWithPooling, heads: Heads, layout: Layout, batch: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    """All terms of stage 1, and three accuracies, from what the tower made of a batch."""
+    key = batch["key"].flatten(1)
+    slots = batch["slots"].flatten(2).transpose(1, 2)
+    weight = 0.25 + 0.75 * batch["whole"][:, None]
+    told = heads.patch(out.hidden_states[-2][:, 1:]).float()
+    seen, which = told[..., 0], told[..., 1 : 1 + len(KEYS)]
+    digit = told[..., 1 + len(KEYS) :].unflatten(-1, (SLOTS, 11))
+    text = (key >= 0).float()
+    loss: dict[str, Tensor] = {"layout": layout(out.hidden_states, text, batch["pixels"])}
+    loss["text"] = F.binary_cross_entropy_with_logits(seen, text, weight=0.5 + 2 * text, reduction="mean")
+    part = text * weight
+    each = F.cross_entropy(which.transpose(1, 2), key.clamp(min=0), reduction="none")
+    loss["key"] = (each * part).sum() / part.sum().clamp(min=1)
+    on = (slots > 0).float()
+    heft = (slots != IGNORE).float() * (0.01 + (0.2 + on) * text[..., None]) * weight[..., None]
+    each = F.cross_entropy(digit.flatten(0, 2), slots.clamp(min=0).flatten(), reduction="none")
+    loss["digit"] = (each * heft.flatten()).sum() / heft.sum().clamp(min=1)
+
+    sharp = batch["whole"]
+    present = F.one_hot(key + 1, len(KEYS) + 1)[..., 1:].amax(1).float()
+    # One label per line and slot: the digit, from whichever patch shows it.
+    grid = torch.zeros(len(key), len(KEYS), SLOTS, dtype=torch.long)
+    b, p, s = (slots > 0).nonzero(as_tuple=True)
+    grid[b, key[b, p].clamp(min=0), s] = slots[b, p, s]
+    counts = F.one_hot(grid, 11)[..., 1:].sum((1, 2)).float()
+    for i, head in enumerate(heads.cls):
+        bag = head(out.hidden_states[i + 1][:, 0]).float()
+        names = F.binary_cross_entropy_with_logits(
+            bag[:, : len(KEYS)], present, weight=1 + 6 * present, reduction="none"
+        ).mean(1)
+        number = F.smooth_l1_loss(bag[:, len(KEYS) :], counts, reduction="none").mean(1)
+        loss[f"cls{i}"] = ((names + number) * (0.3 + 0.7 * sharp)).mean()
+    read = heads.read(out.pooler_output).float().view(len(key), len(KEYS), SLOTS, 11)
+    each = F.cross_entropy(read.flatten(0, 2), grid.flatten(), reduction="none").view(grid.shape)
+    mask = present[..., None] * sharp[:, None, None]
+    loss["read"] = (each * mask).sum() / (mask.sum() * SLOTS).clamp(min=1)
+    with torch.no_grad():
+        good = (on * sharp[:, None, None]) > 0
+        loss["acc_digit"] = (digit.argmax(-1) == slots)[good].float().mean()
+        loss["acc_key"] = (which.argmax(-1) == key)[(text * sharp[:, None]) > 0].float().mean()
+        sure = (mask.expand_as(grid) > 0) & (grid > 0)
+        loss["acc_read"] = (read.argmax(-1) == grid)[sure].float().mean()
+    return loss
+
+
+def total(loss: dict[str, Tensor]) -> Tensor:
+    """Weighted sum of the terms."""
+    layers = [v for k, v in loss.items() if k.startswith("cls")]
+    main = 0.5 * loss["text"] + 1.0 * loss["key"] + 2.0 * loss["digit"] + 0.3 * loss["read"]
+    return main + 2.0 * loss["layout"] + 0.5 * torch.stack(layers).mean()
+
+
+class Stream(IterableDataset):  # type: ignore[type-arg]
+    """Batches of `encoder_batches`, drawn in a worker process."""
+
+    def __init__(self, seed: int, size: int) -> None:
+        self.seed, self.size = seed, size
+
+    def __iter__(self):  # type: ignore[no-untyped-def]
+        torch.set_num_threads(1)
+        for batch in encoder_batches(self.seed, self.size):
+            yield {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in batch.items()}
+
+
+def optimizers(modules: list[nn.Module], lr: float, muon: bool) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside transformer layers, AdamW for the rest (or for everything)."""
+    inner, rest = [], []
+    for module in modules:
+        for name, p in module.named_parameters():
+            if p.requires_grad:
+                (inner if muon and "layers." in name and p.ndim == 2 else rest).append(p)
+    groups = [
+        {"params": [p for p in rest if p.ndim > 1], "weight_decay": 0.02},
+        {"params": [p for p in rest if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    made: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98))]
+    if inner:
+        made.append(torch.optim.Muon(inner, lr=lr, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"))
+    return made
+
+
+def rate(spent: float, budget: float, warm: float = 0.02, floor: float = 0.02) -> float:
+    """Share of the peak learning rate after `spent` of `budget` seconds: warm-up, then cosine."""
+    x = min(spent / budget, 1.0)
+    if x < warm:
+        return max(x / warm, 0.02)
+    return floor + (1 - floor) * 0.5 * (1 + float(np.cos(np.pi * (x - warm) / (1 - warm))))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=25)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--lr", type=float, default=1.5e-3)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--adamw", action="store_true")
+    parser.add_argument("--start", help="begin from this run's tower and heads")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--name", default="encoder")
+    args = parser.parse_args()
+    torch.manual_seed(args.seed)
+    torch.set_num_threads(args.threads)
+    RUNS.mkdir(exist_ok=True)
+    checkpoint, log = RUNS / f"{args.name}.pt", RUNS / f"{args.name}.jsonl"
+    cfg = config(tokenizer()).vision_config
+    tower = CLIPVisionModel._from_config(cfg, attn_implementation=PLAIN)
+    fast = torch.compile(tower)
+    heads = Heads(cfg.hidden_size, cfg.num_hidden_layers)
+    opts = optimizers([tower, heads], args.lr, not args.adamw)
+    layout = Layout(cfg.hidden_size, cfg.num_hidden_layers)
+    opts += optimizers([layout], args.lr, False)
+    step, spent = 0, 0.0
+    if args.start and not checkpoint.exists():
+        state = torch.load(RUNS / f"{args.start}.pt")
+        tower.load_state_dict(state["tower"])
+        heads.load_state_dict(state["heads"])
+        if "layout" in state:
+            layout.load_state_dict(state["layout"])
+    if checkpoint.exists():
+        state = torch.load(checkpoint)
+        tower.load_state_dict(state["tower"])
+        heads.load_state_dict(state["heads"])
+        layout.load_state_dict(state["layout"])
+        for opt, s in zip(opts, state["opts"], strict=True):
+            opt.load_state_dict(s)
+        step, spent = state["step"], state["spent"]
+    data = iter(DataLoader(Stream(args.seed + step, args.batch), batch_size=None, num_workers=1, prefetch_factor=8))
+    budget = args.minutes * 60
+    bar = tqdm(total=round(budget), initial=round(spent), unit="s", mininterval=5)
+    mean: dict[str, float] = {}
+    while spent < budget:
+        begun = time.time()
+        for opt in opts:
+            for group in opt.param_groups:
+                group["lr"] = args.lr * rate(spent, budget)
+        batch = next(data)
+        with torch.autocast("cpu", torch.bfloat16):
+            out = fast(normalise(batch["pixels"]), output_hidden_states=True)
+            terms = losses(out, heads, layout, batch)
+            loss = total(terms)
+        for opt in opts:
+            opt.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_([*tower.parameters(), *heads.parameters()], 1.0)
+        for opt in opts:
+            opt.step()
+        step += 1
+        for k, v in [("loss", loss), *terms.items()]:
+            value = float(v.detach())
+            if value == value:
+                mean[k] = 0.97 * mean.get(k, value) + 0.03 * value
+        before = int(spent)
+        spent += time.time() - begun
+        bar.update(int(spent) - before)
+        if step % 50 == 0:
+            row = {"step": step, "s": round(spent), **{k: round(v, 4) for k, v in mean.items()}}
+            with log.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+            bar.set_postfix(step=step, digit=row["acc_digit"], key=row["acc_key"], read=row["acc_read"])
+        if step % 400 == 0 or spent >= budget:
+            state = {
+                "tower": tower.state_dict(),
+                "layout": layout.state_dict(),
+                "heads": heads.state_dict(),
+                "opts": [o.state_dict() for o in opts],
+                "args": vars(args),
+                "step": step,
+                "spent": spent,
+            }
+            torch.save(state, checkpoint.with_suffix(".tmp"))
+            checkpoint.with_suffix(".tmp").rename(checkpoint)
+
+
+if __name__ == "__main__":
+    main()

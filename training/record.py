@@ -1,0 +1,84 @@
+"""Writes `benchmarks/tiny-training.json`: how the shipped weights were trained.
+
+Gathers the logs and settings of the runs named on the command line, in order. What the weights score is in the
+files that `make results` writes.
+
+    python -m training.record encoder encoder2 llm llm2 llm3
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import sys
+from pathlib import Path
+
+import numpy
+import PIL
+import torch
+import transformers
+
+from hired.forms import CUT_SHARE, GRIDS, KEYS
+from training.build import WEIGHTS
+from training.encoder import RUNS
+
+OUT = Path(__file__).resolve().parents[1] / "benchmarks" / "tiny-training.json"
+
+
+def processor_name() -> str:
+    """The CPU's name, as the system gives it."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor()
+
+
+def curve(name: str, points: int = 12) -> list[dict[str, float]]:
+    """About `points` rows of a run's log, the last one always."""
+    rows = [json.loads(line) for line in (RUNS / f"{name}.jsonl").read_text().splitlines()]
+    picked = sorted({round(i * (len(rows) - 1) / (points - 1)) for i in range(points)})
+    return [rows[i] for i in picked]
+
+
+def main() -> None:
+    stages, settings = [], {}
+    for name in sys.argv[1:]:
+        state = torch.load(RUNS / f"{name}.pt", map_location="cpu")
+        settings[name] = state.get("args") or "the command line in training/README.md"
+        stages.append(
+            {
+                "name": name,
+                "steps": state["step"],
+                "minutes": round(state["spent"] / 60, 1),
+                "curve": curve(name),
+            }
+        )
+    weights = WEIGHTS / "model.safetensors"
+    record = {
+        "machine": {"cpu": processor_name(), "cores": os.cpu_count(), "gpu": None},
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "pillow": PIL.__version__,
+            "numpy": numpy.__version__,
+        },
+        "settings": settings,
+        "data": {"keys": len(KEYS), "grids": GRIDS, "cut_share": CUT_SHARE},
+        "weights": {
+            "bytes": weights.stat().st_size,
+            "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+        },
+        "stages": stages,
+    }
+    OUT.parent.mkdir(exist_ok=True)
+    OUT.write_text(json.dumps(record, indent=1) + "\n")
+    print(OUT)
+
+
+if __name__ == "__main__":
+    main()
