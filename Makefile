@@ -42,8 +42,8 @@ types: $(VENV)/.dev  ## mypy, strict on the package
 EVAL := $(BIN)/hired eval
 results: $(VENV)/.demo  ## measure the shipped model again (half an hour on two cores)
 	$(EVAL) --task forms -o benchmarks/forms.json -o benchmarks/forms.png
-	$(EVAL) --task forms --fonts unseen -o benchmarks/forms-unseen-fonts.json
-	$(EVAL) --task dense --limit 500 -o benchmarks/dense.json
+	$(EVAL) --task forms --fonts unseen --methods hired,random,overview -o benchmarks/forms-unseen-fonts.json
+	$(EVAL) --task dense --limit 500 --methods hired,uniform,random,overview -o benchmarks/dense.json
 	$(EVAL) --task forms --budgets 0.4,0.2,0.1 --methods hired,random --newlines keep -o benchmarks/forms-newlines.json
 	$(EVAL) --task forms --budgets 0.4,0.2,0.1 --methods hired --positions original -o benchmarks/forms-positions.json
 	$(EVAL) --task forms --budgets 0.4,0.2,0.1 --methods hired --alpha 0.25 -o benchmarks/forms-alpha.json

@@ -20,7 +20,7 @@ def tiny():
     return load_tiny()
 
 
-@pytest.mark.parametrize("seed", range(0, 12))
+@pytest.mark.parametrize("seed", range(12))
 def test_partitions_are_those_of_the_processor(tiny, seed: int) -> None:
     page = forms.page(seed)
     wanted = tiny[1].image_processor(page.image, return_tensors="pt")["pixel_values"][0]

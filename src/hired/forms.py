@@ -197,7 +197,9 @@ def _write(
     _clutter(rng, draw, width, height, round(area * rng.uniform(0.0, 1.5)), 1 / fit)
     taken: list[Box] = []
     fields: list[Field] = []
-    for key in rng.permutation(len(KEYS))[:lines]:
+    for key in rng.permutation(len(KEYS)):
+        if len(fields) >= lines:
+            break
         field = _line(rng, draw, KEYS[key], fonts, (width, height), (fit, left, top), taken)
         if field is not None:
             fields.append(field)
