@@ -48,6 +48,7 @@ results: $(VENV)/.demo  ## measure the shipped model again (half an hour on two 
 	$(EVAL) --task forms --budgets 0.4,0.2,0.1 --methods hired --positions original -o benchmarks/forms-positions.json
 	$(EVAL) --task forms --budgets 0.4,0.2,0.1 --methods hired --alpha 0.25 -o benchmarks/forms-alpha.json
 	$(EVAL) --task forms --budgets 1 --methods hired,no-newlines,blank-half -o benchmarks/checks.json
+	$(BIN)/python benchmarks/table.py > /dev/null
 
 train: $(VENV)/.dev  ## train the shipped model again (hours on two cores; resumes where it stopped)
 	$(BIN)/python -m training.encoder --minutes 24.5 --lr 2e-3 --name encoder
