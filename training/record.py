@@ -39,7 +39,10 @@ def processor_name() -> str:
 
 def curve(name: str, points: int = 12) -> list[dict[str, float]]:
     """About `points` rows of a run's log, the last one always."""
-    rows = [json.loads(line) for line in (RUNS / f"{name}.jsonl").read_text().splitlines()]
+    log = RUNS / f"{name}.jsonl"
+    if not log.exists():  # a run too short to log anything
+        return []
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
     picked = sorted({round(i * (len(rows) - 1) / (points - 1)) for i in range(points)})
     return [rows[i] for i in picked]
 
