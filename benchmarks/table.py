@@ -41,7 +41,8 @@ What they say:
 - Where the ink is more than the budget can hold (dense pages), accuracy falls with the budget.
 - Kept tokens read somewhat better at their original positions than at consecutive ones, on this model. The default is
   consecutive, as published.
-- At a budget of 10 % a smaller `alpha` reads better here: text is not legible in the full image, and less is spent on it.
+- At a budget of 10 % a smaller `alpha` reads better here: text is not legible in the full image, and less is spent
+  on it.
 - Typefaces that training never showed halve the score at any budget: the encoder saw six.
 - The encoder's initial layer tells less here than CLIP's does: one head of five looks at text, the others at blank
   paper, so the budget is divided nearly evenly among tiles. The final layer's choice carries the result.

@@ -81,7 +81,6 @@ class Writer:
         asked: list[tuple[str, str]],
         *,
         preface: str = "",
-        keep: np.ndarray | None = None,
         stretch: float = 0.0,
         rng: np.random.Generator | None = None,
     ) -> Sequence:
@@ -91,7 +90,6 @@ class Writer:
             pages: The pictures, one after the other, at the start of the first question.
             asked: (question, answer) pairs.
             preface: Text before the pictures.
-            keep: For measuring only: which visual tokens to leave in.
             stretch: Largest share of visual tokens that are followed by a gap in the positions.
             rng: Source of the gaps.
         """
@@ -100,8 +98,6 @@ class Writer:
         place = [TEXT] * len(ids)
         for p in pages:
             spots = places(*p.image.size)
-            if keep is not None:
-                spots = spots[keep]
             offset = len(s.parts) * SIDE * SIDE
             place += [int(v) + offset if v >= 0 else NEWLINE for v in spots]
             ids += [self.image] * len(spots)
