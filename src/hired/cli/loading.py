@@ -129,6 +129,8 @@ def _tiny(device: Any, dtype: str) -> tuple[Any, Any]:
 
 def _pretrained(transformers: Any, name: str, device: Any, dtype: str) -> tuple[Any, Any]:
     """A checkpoint, from disk or from the hub."""
+    from hired.families import family_for
+
     looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name
     path = Path(name).expanduser()
     if not name.strip():
@@ -143,21 +145,10 @@ def _pretrained(transformers: Any, name: str, device: Any, dtype: str) -> tuple[
     settings: dict[str, Any] = {"dtype": dtype}
     if _spread(device):
         settings["device_map"] = "auto"
-    _known(transformers.AutoConfig.from_pretrained(source))
+    family_for(transformers.AutoConfig.from_pretrained(source).model_type)  # before its weights are read
     processor = transformers.AutoProcessor.from_pretrained(source)
     model = transformers.AutoModelForImageTextToText.from_pretrained(source, **settings)
     return model if "device_map" in settings else model.to(device), processor
-
-
-def _known(config: Any) -> None:
-    """Raise `UnsupportedModelError` for a family HiRED does not know, before its weights are read."""
-    from hired.errors import UnsupportedModelError
-    from hired.families import supported
-
-    kind = getattr(config, "model_type", None)
-    if not any(kind in family.model_types for family in supported()):
-        known = "; ".join(family.classes for family in supported())
-        raise UnsupportedModelError(f"a model of type {kind!r} is not supported. Known: {known}")
 
 
 def _spread(device: Any) -> bool:

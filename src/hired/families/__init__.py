@@ -7,7 +7,7 @@ from hired.families.base import Encoder, Family
 from hired.families.llava import Llava
 from hired.families.llava_next import LlavaNext
 
-__all__ = ["FAMILIES", "Encoder", "Family", "family_of", "supported"]
+__all__ = ["FAMILIES", "Encoder", "Family", "family_for", "family_of", "supported"]
 
 FAMILIES: tuple[Family, ...] = (
     LlavaNext(),
@@ -20,6 +20,18 @@ def supported() -> tuple[Family, ...]:
     return FAMILIES
 
 
+def family_for(model_type: str | None, name: str = "a model") -> Family:
+    """The family of a `config.model_type`; `name` is what an error calls the model.
+
+    Raises:
+        UnsupportedModelError: a type of no known family.
+    """
+    for family in FAMILIES:
+        if model_type in family.model_types:
+            return family
+    raise _unsupported(name, model_type)
+
+
 def family_of(model: Any) -> Family:
     """The family of a model.
 
@@ -27,8 +39,11 @@ def family_of(model: Any) -> Family:
         UnsupportedModelError: a model of no known family.
     """
     kind = getattr(getattr(model, "config", None), "model_type", None)
-    for family in FAMILIES:
-        if kind in family.model_types and hasattr(model, "get_image_features"):
-            return family
+    if not hasattr(model, "get_image_features"):  # such as the LLM alone
+        raise _unsupported(type(model).__name__, kind)
+    return family_for(kind, type(model).__name__)
+
+
+def _unsupported(name: str, model_type: str | None) -> UnsupportedModelError:
     known = "; ".join(family.classes for family in FAMILIES)
-    raise UnsupportedModelError(f"{type(model).__name__} (model_type {kind!r}) is not supported. Known: {known}")
+    return UnsupportedModelError(f"{name} (model_type {model_type!r}) is not supported. Known: {known}")

@@ -34,9 +34,9 @@ def _evenly_first(tokens: Tensor, count: int) -> Tensor:
     index = torch.arange(count, device=tokens.device)
     spread = torch.argsort((index.to(torch.float64) * 0.6180339887498949) % 1.0, stable=True)
     step = (index * total + total // 2) // max(count, 1)
-    passed_over = torch.ones(total, dtype=torch.bool, device=tokens.device)
-    passed_over[step] = False
-    rest = torch.argsort((~passed_over).to(torch.uint8), stable=True)[: total - count]
+    chosen = torch.zeros(total, dtype=torch.uint8, device=tokens.device)
+    chosen[step] = 1
+    rest = torch.argsort(chosen, stable=True)[: total - count]
     return torch.cat((tokens[step[spread]], tokens[rest]))
 
 
