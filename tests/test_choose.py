@@ -267,7 +267,7 @@ def test_overview_shows_the_full_image_only() -> None:
 
 @pytest.mark.parametrize("method", [HiRED(), resolve("hired", "published", 0.5)], ids=["hired", "published"])
 def test_a_method_that_is_given_no_rows_says_so(method: Method) -> None:
-    with pytest.raises(RuntimeError, match="both layers"):
+    with pytest.raises(RuntimeError, match="layer"):
         method.select(Image(layout_of(64, 64), Attention(), 5, "drop"))
 
 

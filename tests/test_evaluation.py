@@ -15,7 +15,7 @@ from hired.evaluation import Settings, checks, smaller
 from hired.evaluation.plot import plot
 from hired.evaluation.run import Row, evaluate
 from hired.evaluation.samples import Sample, samples
-from hired.reduction import assemble, encode, plan
+from hired.reduction import Plan, ReducedInputs, assemble, encode, plan, project
 from tests.support.models import CASES, IMAGE_ID
 
 ALL = ("hired", "uniform", "random", "overview", "smaller", "blank-half", "no-newlines")
@@ -71,7 +71,7 @@ def test_smaller_at_the_encoders_own_size_is_the_full_image(name: str) -> None:
     made, processor = planned(name, [image])
     with torch.inference_mode():
         features = smaller.encode(made.model, processor, image, 16)
-        theirs = encode(made).features[0][:16]
+        theirs = encode(made, everything=True).features[0][:16]
     assert features.shape == theirs.shape
     assert torch.nn.functional.cosine_similarity(features, theirs).min() > 0.98
 
@@ -95,12 +95,17 @@ def test_smaller_inputs(name: str) -> None:
     assert out.shape[1] <= ids.shape[1] + 2
 
 
+def with_rows(made: Plan, rows: torch.Tensor | None) -> ReducedInputs:
+    encoded = encode(made, everything=True)
+    return assemble(made, encoded, [rows], project(made, encoded, [rows]))
+
+
 def test_no_newlines_drops_exactly_the_newlines() -> None:
     made, _ = planned("llava_next", [sample().image])
     layout = made.layouts[0]
     rows = checks.no_newlines(layout)
     assert rows.numel() == layout.tokens_real < layout.tokens_full
-    reduced = assemble(made, encode(made), [rows])
+    reduced = with_rows(made, rows)
     assert sum(reduced.selection[0].per_partition) == layout.tokens_real
 
 
@@ -116,7 +121,7 @@ def test_blank_half_spares_ink_and_newlines() -> None:
     assert torch.equal(rows, checks.blank_half(layout, page))
     inked = [
         token
-        for token in assemble(made, encode(made), [None]).selection[0].real_tokens
+        for token in with_rows(made, None).selection[0].real_tokens
         if token.box and token.box[0] < 50 and token.box[2] > 20 and token.box[1] < 30 and token.box[3] > 20
     ]
     assert inked

@@ -65,7 +65,7 @@ def run(name: str, arrays: list[np.ndarray], **settings: Any) -> tuple[Any, list
     inputs = processor(
         text=["<image>\nq"] * len(arrays), images=[Image.fromarray(array) for array in arrays], return_tensors="pt"
     )
-    return inputs, encode(plan(model_of(name), inputs, 0.3, **settings)).features
+    return inputs, encode(plan(model_of(name), inputs, 0.3, **settings), everything=True).features
 
 
 def check(name: str, size: tuple[int, int], **settings: Any) -> Any:

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 from transformers.generation.streamers import BaseStreamer
 
-from hired.core.budget import Budget, Newlines
+from hired.core.budget import Budget, EncoderBudget, Newlines
 from hired.errors import HiredError, InputsError
 from hired.families import family_of
 from hired.methods import Method, resolve
 from hired.reduction import ReducedInputs, reduce
-from hired.reduction.plan import Positions, check_choices
+from hired.reduction.plan import Positions, check_choices, check_encoder, check_encoder_budget
 
 SHADOWED = ("generate", "forward")
 
@@ -105,6 +105,7 @@ def enable(
     variant: str = "paper",
     newlines: Newlines = "drop",
     positions: Positions = "consecutive",
+    encoder_budget: float | EncoderBudget | None = None,
 ) -> Enabled:
     """Reduces inside `model.generate` and `model.forward`, for code that cannot be edited.
 
@@ -115,7 +116,7 @@ def enable(
 
     Args:
         model: a supported vision-language model.
-        budget, alpha, method, variant, newlines, positions: as in `hired.reduce`.
+        budget, alpha, method, variant, newlines, positions, encoder_budget: as in `hired.reduce`.
 
     Returns:
         A context manager and handle.
@@ -127,15 +128,14 @@ def enable(
     Budget.parse(budget)
     check_choices(newlines, positions)
     chosen = resolve(method, variant, alpha)
-    family = family_of(model)
-    if chosen.reads_first or chosen.reads_last:
-        family.parts(model)
+    check_encoder(family_of(model), model, chosen, check_encoder_budget(encoder_budget, chosen, newlines))
     settings = {
         "alpha": alpha,
         "method": method,
         "variant": variant,
         "newlines": newlines,
         "positions": positions,
+        "encoder_budget": encoder_budget,
     }
     return Enabled(model, budget, settings)
 

@@ -125,7 +125,7 @@ def answer(loaded: loading.Loaded, picture: Any, settings: Settings, echo: bool 
     """
     import torch
 
-    from hired.reduction import assemble, encode, plan, select
+    from hired.reduction import assemble, encode, plan, project, select
 
     marks = [time.perf_counter()]
 
@@ -148,7 +148,8 @@ def answer(loaded: loading.Loaded, picture: Any, settings: Settings, echo: bool 
         mark()
         encoded = encode(planned)
         mark()
-        reduced = assemble(planned, encoded, select(planned, encoded))
+        kept = select(planned, encoded)
+        reduced = assemble(planned, encoded, kept, project(planned, encoded, kept))
         mark()
         stream = _Stream(loaded.processor.tokenizer, echo)
         ids = loaded.model.generate(

@@ -68,6 +68,45 @@ class Budget:
         return None if allowed >= layout.tokens_full else allowed
 
 
+@dataclass(frozen=True)
+class EncoderBudget:
+    """A budget for the encoder itself: what its later layers still see of each partition. Beyond the paper, lossy.
+
+    Attributes:
+        ratio: each partition goes on with this many times the tokens it may keep, rounded up; at least 1.
+        depth: share of the encoder's layers, up to the one whose output is used, that see everything; 0..1.
+    """
+
+    ratio: float
+    depth: float = 0.25
+
+    @classmethod
+    def parse(cls, value: object) -> "EncoderBudget | None":
+        """Reads what the caller passed as `encoder_budget`: a ratio, such a budget, or None.
+
+        Raises:
+            BudgetError: a ratio below 1 or not finite, or a depth outside 0..1.
+        """
+        if value is None:
+            return None
+        budget = value if isinstance(value, EncoderBudget) else None
+        if budget is None:
+            if isinstance(value, bool) or not isinstance(value, Real):
+                raise BudgetError(f"encoder_budget must be a number such as 1.5, or None, got {value!r}")
+            budget = cls(float(value))
+        if not (math.isfinite(budget.ratio) and budget.ratio >= 1):
+            raise BudgetError(
+                f"encoder_budget {budget.ratio} must be at least 1 and finite: it multiplies the tokens a partition keeps"
+            )
+        if not 0 <= budget.depth <= 1:
+            raise BudgetError(f"the depth of encoder_budget must be from 0 to 1, got {budget.depth}")
+        return budget
+
+    def layer(self, first: int, last: int) -> int:
+        """Index of the first layer that sees less, after the initial layer `first` and at most `last`."""
+        return min(max(round(self.depth * (last + 1)), first + 1), last)
+
+
 def check_alpha(alpha: object) -> float:
     """Returns `alpha` as a float.
 

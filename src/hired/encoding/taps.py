@@ -4,7 +4,7 @@ Every transformers encoder looks its attention function up by name for each call
 delegates to the implementation in force, and for the tapped layers also computes softmax(q k^T * scaling) for
 the one query row that is wanted: O(N d) a layer, and no second pass. The encoder's configuration names this
 function only while at least one tapped call is running, and what the function does is decided per call and per
-thread by a context variable.
+thread by a context variable. The same function serves partitions that `hired.encoding.run` has packed.
 """
 
 import inspect
@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
+
+from hired.encoding.packed import Packed
 
 _PREFIX = "hired_tap_"
 
@@ -53,8 +55,28 @@ class Tap:
         self.rows.append(logits.softmax(-1))
 
 
-_active: ContextVar[dict[int, list[Tap]] | None] = ContextVar("hired_taps", default=None)
+@dataclass
+class Reading:
+    """What the registered attention function does in one tapped call.
+
+    Attributes:
+        taps: the taps of each attention module, by id of the module.
+        packed: how partitions of unlike length stand in one sequence, None while they are a plain batch.
+    """
+
+    taps: dict[int, list[Tap]]
+    packed: Packed | None = None
+
+
+_active: ContextVar[Reading | None] = ContextVar("hired_taps", default=None)
 _lock = threading.Lock()
+
+
+def active() -> Reading | None:
+    """The tapped call that this thread is in."""
+    return _active.get()
+
+
 _users: dict[int, tuple[int, str]] = {}
 """By id of an encoder's configuration: how many calls are tapping it, and the implementation to go back to."""
 
@@ -79,9 +101,18 @@ def _register(name: str) -> str:
     def attend(
         module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
     ) -> tuple[Tensor, Tensor | None]:
-        for tap in (_active.get() or {}).get(id(module), ()):
-            tap.read(query, key, attention_mask, kwargs.get("scaling"))
-        return _delegate(name, module)(module, query, key, value, attention_mask, **kwargs)
+        reading = _active.get()
+        if reading is None:
+            return _delegate(name, module)(module, query, key, value, attention_mask, **kwargs)
+        taps, packed, scaling = reading.taps.get(id(module), ()), reading.packed, kwargs.get("scaling")
+        if packed is None:
+            for tap in taps:
+                tap.read(query, key, attention_mask, scaling)
+            return _delegate(name, module)(module, query, key, value, attention_mask, **kwargs)
+        query, key, value = (packed.unpack(part) for part in (query, key, value))
+        for tap in taps:
+            tap.read(query, key, packed.mask, scaling)
+        return packed.attend(query, key, value, scaling), None
 
     masks = AttentionMaskInterface()
     if name in masks:  # a name without a mask function would get no mask at all
@@ -108,23 +139,20 @@ def _leave(tower: Any) -> None:
 
 
 @contextmanager
-def tapping(tower: Any, taps: list[Tap]) -> Iterator[None]:
+def tapping(tower: Any, taps: list[Tap]) -> Iterator[Reading]:
     """While the block runs, calls of `tower` made by this thread fill `taps`; afterwards it is as it was.
 
     Args:
         tower: the encoder, a `PreTrainedModel`. Other threads may use it, tapped or not, at the same time.
-        taps: the layers to read; nothing is switched when there are none.
+        taps: the layers to read.
     """
-    if not taps:
-        yield
-        return
     _enter(tower)
-    by_module: dict[int, list[Tap]] = {}
+    reading = Reading({})
     for tap in taps:  # two taps may read one layer, where the initial layer is the one used
-        by_module.setdefault(id(tap.module), []).append(tap)
-    token = _active.set(by_module)
+        reading.taps.setdefault(id(tap.module), []).append(tap)
+    token = _active.set(reading)
     try:
-        yield
+        yield reading
     finally:
         _active.reset(token)
         _leave(tower)

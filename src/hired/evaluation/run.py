@@ -16,7 +16,7 @@ from hired.evaluation import checks, smaller
 from hired.evaluation.samples import Sample, samples
 from hired.evaluation.settings import Settings
 from hired.methods.baselines import Random
-from hired.reduction import Encoded, Plan, assemble, encode, plan, select
+from hired.reduction import Encoded, Plan, assemble, encode, plan, project, select
 
 __all__ = ["Row", "evaluate", "machine"]
 
@@ -130,7 +130,7 @@ def _batch(
         )
 
     # Two tokens an image is a budget that always drops something, so the attention is read.
-    encoded = encode(planned("hired", 2))
+    encoded = encode(planned("hired", 2), everything=True)
     untouched: list[str] | None = None
     done = []
     for method, budget in jobs:
@@ -139,7 +139,7 @@ def _batch(
         else:
             made = planned("hired" if method in ("blank-half", "no-newlines") else method, budget)
             rows = _rows(method, made, encoded, batch)
-            ready = assemble(made, encoded, rows)
+            ready = assemble(made, encoded, rows, project(made, encoded, rows))
             kept = sum(_counts(made, rows))
             if all(row is None for row in rows):
                 untouched = untouched or _generate(model, processor, settings, ready)

@@ -1,6 +1,6 @@
 """What HiRED must know of a model family. A family is one file with one subclass of `Family`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -15,7 +15,7 @@ from hired.errors import InputsError, UnsupportedModelError
 Size = tuple[int, int]
 
 
-def _parameters_at_hand(module: nn.Module) -> AbstractContextManager[Any]:
+def parameters_at_hand(module: nn.Module) -> AbstractContextManager[Any]:
     """Loads the module's own parameters where accelerate offloads them: its hook runs for `forward` only."""
     if not hasattr(module, "_hf_hook"):
         return nullcontext()
@@ -27,19 +27,33 @@ def _parameters_at_hand(module: nn.Module) -> AbstractContextManager[Any]:
 
 @dataclass(frozen=True)
 class Encoder:
-    """The parts of a vision encoder that HiRED reads.
+    """The parts of a vision encoder that HiRED reads and steers.
 
     Attributes:
-        tower: the encoder, whose attention implementation is switched while it is read.
-        first: attention module of the initial layer (paper: l_init = 0).
-        last: attention module of the layer whose output the model uses (paper: l_final).
+        tower: the encoder, called with all partitions in one batch; its attention implementation is switched while
+            it is read.
+        layers: its layers, in order; each takes (batch, tokens, d) hidden states first, and gives them back.
+        states: which hidden states make the features, put side by side: i is the input of layer i, `len(layers)`
+            the output of the last one.
+        first: index of the initial layer (paper: l_init = 0).
         cls: index of the CLS token in the encoder's sequence.
     """
 
     tower: Any
-    first: nn.Module
-    last: nn.Module
-    cls: int
+    layers: Sequence[nn.Module]
+    states: tuple[int, ...]
+    first: int = 0
+    cls: int = 0
+
+    @property
+    def last(self) -> int:
+        """Index of the last layer whose output the model uses (paper: l_final)."""
+        return max(self.states) - 1
+
+    def attention(self, layer: int) -> nn.Module:
+        """The attention module of a layer."""
+        module: nn.Module = self.layers[layer].self_attn  # type: ignore[assignment]
+        return module
 
 
 class Family:
@@ -50,6 +64,8 @@ class Family:
         model_types: `config.model_type` of the models it covers.
         classes, encoder, partitions, tokens, verified: one line each for `hired models` and the docs.
         image_keys: what of the processor's output the encoder consumes.
+        tokenwise: each visual token is made of one encoder output alone, so that only kept ones need be made;
+            `pixels`, `project` and `newline` say how.
     """
 
     name: ClassVar[str]
@@ -60,6 +76,7 @@ class Family:
     tokens: ClassVar[str]
     verified: ClassVar[str]
     image_keys: ClassVar[tuple[str, ...]] = ("pixel_values",)
+    tokenwise: ClassVar[bool] = False
 
     def image_token(self, model: Any) -> int:
         """Id of the placeholder that stands for one visual token in `input_ids`."""
@@ -78,6 +95,16 @@ class Family:
         """
         raise NotImplementedError
 
+    def blank_inputs(self, model: Any, sizes: list[Size]) -> dict[str, Tensor]:
+        """What `layouts` reads of the processor's output for pictures of the given (width, height).
+
+        Pixels are on the meta device, so that tokens can be counted without pictures and without memory.
+
+        Raises:
+            UnsupportedModelError: a family that has not told how its processor cuts pictures.
+        """
+        raise UnsupportedModelError(f"tokens of {self.name} are not known without its processor: use `hired.reduce`")
+
     def parts(self, model: Any) -> Encoder:
         """The encoder's parts.
 
@@ -89,8 +116,23 @@ class Family:
     def encode(self, model: Any, inputs: Mapping[str, Any]) -> list[Tensor]:
         """Features of every image as the LLM will see them: one (T, hidden) tensor an image."""
         given = {key: inputs[key] for key in self.image_keys if key in inputs}
-        with _parameters_at_hand(core_model(model)):
+        with parameters_at_hand(core_model(model)):
             return list(model.get_image_features(**given, return_dict=True).pooler_output)
+
+    def pixels(self, inputs: Mapping[str, Any], layouts: list[Layout]) -> Tensor:
+        """All partitions of all images as the encoder takes them, (partitions, channels, height, width).
+
+        Only for families that are `tokenwise`.
+        """
+        raise NotImplementedError
+
+    def project(self, model: Any, patches: Tensor) -> Tensor:
+        """What the LLM sees of (K, d) encoder outputs, (K, hidden). Only for families that are `tokenwise`."""
+        raise NotImplementedError
+
+    def newline(self, model: Any) -> Tensor | None:
+        """(hidden,) what the LLM sees of a row-end newline, None in a family without."""
+        return None
 
     def container(self, features: list[Tensor]) -> BaseModelOutputWithPooling:
         """`features`, one (K, hidden) tensor an image, as `mm_encoder_outputs["image"]` must hold them."""
@@ -127,10 +169,10 @@ def clip_parts(model: Any) -> Encoder:
     layers = _encoder_layers(tower)
     used = config.vision_feature_layer
     count = len(layers)
-    deepest = max(index if index >= 0 else count + 1 + index for index in ([used] if isinstance(used, int) else used))
-    if not 1 <= deepest <= count:
+    states = tuple(index if index >= 0 else count + 1 + index for index in ([used] if isinstance(used, int) else used))
+    if not (1 <= max(states) <= count and min(states) >= 0):
         raise UnsupportedModelError(f"vision_feature_layer={used} is not the output of one of {count} encoder layers")
-    return Encoder(tower=tower, first=layers[0].self_attn, last=layers[deepest - 1].self_attn, cls=0)
+    return Encoder(tower=tower, layers=layers, states=states)
 
 
 def _encoder_layers(tower: Any) -> Any:

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import torch
 
 from hired.core.layout import STRUCTURE, Layout
-from hired.families.base import Encoder, Family, Size, clip_parts, square_cells
+from hired.families.base import Encoder, Family, Size, clip_parts, core_model, square_cells
 
 
 class Llava(Family):
@@ -20,9 +20,26 @@ class Llava(Family):
     tokens: ClassVar[str] = "576 at 336 px"
     verified: ClassVar[str] = "random tiny models; real weights not tried"
 
+    tokenwise: ClassVar[bool] = True
+
     def parts(self, model: Any) -> Encoder:
         """The CLIP tower's parts."""
         return clip_parts(model)
+
+    def pixels(self, inputs: Mapping[str, Any], layouts: list[Layout]) -> torch.Tensor:
+        """One partition an image."""
+        pixels: torch.Tensor = inputs["pixel_values"]
+        return pixels
+
+    def project(self, model: Any, patches: torch.Tensor) -> torch.Tensor:
+        """The MLP."""
+        projected: torch.Tensor = core_model(model).multi_modal_projector(patches)
+        return projected
+
+    def blank_inputs(self, model: Any, sizes: list[Size]) -> dict[str, torch.Tensor]:
+        """One square a picture."""
+        side = int(model.config.vision_config.image_size)
+        return {"pixel_values": torch.empty(len(sizes), 3, side, side, device="meta")}
 
     def layouts(self, model: Any, inputs: Mapping[str, Any], sizes: list[Size] | None) -> list[Layout]:
         """One partition an image; its box is the middle square of the picture where `sizes` tell the picture."""

@@ -9,7 +9,7 @@ from transformers.image_processing_utils import select_best_resolution
 
 from hired.core.layout import STRUCTURE, Box, Layout
 from hired.errors import InputsError
-from hired.families.base import Encoder, Family, Size, clip_parts, square_cells
+from hired.families.base import Encoder, Family, Size, clip_parts, core_model, parameters_at_hand, square_cells
 
 
 class LlavaNext(Family):
@@ -23,10 +23,36 @@ class LlavaNext(Family):
     tokens: ClassVar[str] = "576 a partition at 336 px, + newlines"
     verified: ClassVar[str] = "the shipped trained model and random tiny models; 7B weights not tried"
     image_keys: ClassVar[tuple[str, ...]] = ("pixel_values", "image_sizes")
+    tokenwise: ClassVar[bool] = True
 
     def parts(self, model: Any) -> Encoder:
         """The CLIP tower's parts."""
         return clip_parts(model)
+
+    def pixels(self, inputs: Mapping[str, Any], layouts: list[Layout]) -> torch.Tensor:
+        """The partitions of each image without the padding that evens out a batch."""
+        padded = inputs["pixel_values"]
+        return torch.cat([image[: layout.partitions] for image, layout in zip(padded, layouts, strict=True)])
+
+    def project(self, model: Any, patches: torch.Tensor) -> torch.Tensor:
+        """The MLP."""
+        projected: torch.Tensor = core_model(model).multi_modal_projector(patches)
+        return projected
+
+    def newline(self, model: Any) -> torch.Tensor:
+        """The learned `image_newline`."""
+        with parameters_at_hand(core_model(model)):
+            learned: torch.Tensor = core_model(model).image_newline
+            return learned.clone()
+
+    def blank_inputs(self, model: Any, sizes: list[Size]) -> dict[str, torch.Tensor]:
+        """As many squares a picture as the largest grid has, the others being padding, and the pictures' sizes."""
+        side = int(model.config.vision_config.image_size)
+        most = 1 + max((height // side) * (width // side) for height, width in model.config.image_grid_pinpoints)
+        return {
+            "pixel_values": torch.empty(len(sizes), most, 3, side, side, device="meta"),
+            "image_sizes": torch.tensor([(height, width) for width, height in sizes]),
+        }
 
     def layouts(self, model: Any, inputs: Mapping[str, Any], sizes: list[Size] | None) -> list[Layout]:
         """Asks the model's own packer where each patch goes, by packing patch indices in place of features."""

@@ -24,16 +24,22 @@ class HiRED:
     reads_first: ClassVar[bool] = True
     reads_last: ClassVar[bool] = True
 
-    def select(self, image: Image) -> Tensor:
-        """Sorted (K,) int64 indices of the kept tokens; K == `image.total` unless R is smaller."""
-        first, last = image.attention.first, image.attention.last
-        if first is None or last is None:
-            raise RuntimeError("HiRED reads both layers; the encoder stage gave it fewer")
-        layout, scores = image.layout, None
+    def shares(self, image: Image) -> Tensor:
+        """(P,) int64 tokens of each partition, from the initial layer alone; their sum is min(`image.total`, R)."""
+        first, layout, scores = image.attention.first, image.layout, None
+        if first is None:
+            raise RuntimeError("HiRED reads the initial layer; the encoder stage did not")
         if layout.partitions > 1:
             mass = first.view(first.shape[0], *layout.cells)
             scores = content_scores(mass, layout.rows, layout.columns)
         patches = min(image.total, layout.tokens_real)
-        shares = share_out(patches, self.alpha, layout.capacity, scores).to(layout.partition.device)
+        return share_out(patches, self.alpha, layout.capacity, scores).to(layout.partition.device)
+
+    def select(self, image: Image) -> Tensor:
+        """Sorted (K,) int64 indices of the kept tokens; K == `image.total` unless R is smaller."""
+        last, layout = image.attention.last, image.layout
+        if last is None:
+            raise RuntimeError("HiRED reads the last layer; the encoder stage did not")
+        shares = self.shares(image) if image.shares is None else image.shares
         keys = by_shares(token_scores(last, layout), layout.partition, shares)
         return take(keys, layout, image.total, image.newlines)

@@ -1,17 +1,18 @@
-"""The one path from the processor's output to `generate`'s input: plan, encode, select, assemble.
+"""The one path from the processor's output to `generate`'s input: plan, encode, select, project, assemble.
 
-`reduce` runs the four stages. They are separate so that each can be timed and tools can put their own choice of
-tokens between `encode` and `assemble`.
+`reduce` runs the five stages. They are separate so that each can be timed and tools can put their own choice of
+tokens in place of `select` (after `encode(plan, everything=True)`).
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-from hired.core.budget import Newlines
+from hired.core.budget import EncoderBudget, Newlines
 from hired.methods import Method
 from hired.reduction.assemble import Positions, ReducedInputs, assemble
 from hired.reduction.encode import Encoded, encode
 from hired.reduction.plan import Plan, plan
+from hired.reduction.project import project
 from hired.reduction.select import select
 from hired.reduction.selection import ImageSelection, Token
 
@@ -24,6 +25,7 @@ __all__ = [
     "assemble",
     "encode",
     "plan",
+    "project",
     "reduce",
     "select",
 ]
@@ -39,6 +41,7 @@ def reduce(
     variant: str = "paper",
     newlines: Newlines = "drop",
     positions: Positions = "consecutive",
+    encoder_budget: float | EncoderBudget | None = None,
     images: Any = None,
 ) -> ReducedInputs:
     """Drops visual tokens of a processor's output under a budget, before the LLM sees them.
@@ -58,6 +61,9 @@ def reduce(
         variant: "paper" (made exact) or "published" (what the authors' code does); for method "hired".
         newlines: "drop" as published, or "keep" the row-end newlines of rows that keep a token, within B.
         positions: kept tokens take "consecutive" positions as published, or keep their "original" ones.
+        encoder_budget: None, or a ratio of at least 1 such as 1.5: after an early layer, the encoder goes on with only
+            that many times the tokens each partition may keep, its most promising ones. Faster and lossy: features
+            and choice change. For method "hired" with newlines dropped.
         images: the pictures, or their (width, height), in the order of their placeholders; needed only for pixel
             boxes in the original picture where the processor does not pass the size on.
 
@@ -78,7 +84,9 @@ def reduce(
         variant=variant,
         newlines=newlines,
         positions=positions,
+        encoder_budget=encoder_budget,
         images=images,
     )
     encoded = encode(planned)
-    return assemble(planned, encoded, select(planned, encoded))
+    kept = select(planned, encoded)
+    return assemble(planned, encoded, kept, project(planned, encoded, kept))

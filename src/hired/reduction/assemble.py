@@ -1,7 +1,8 @@
-"""Fourth stage: the mapping that `generate` and `forward` take."""
+"""Fifth stage: the mapping that `generate` and `forward` take."""
 
 from collections.abc import Mapping
 from functools import cached_property
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -74,23 +75,20 @@ def _move(features: Any, args: Any, kwargs: Any) -> Any:
     return [feature.to(*args, **kwargs) for feature in features]
 
 
-def assemble(plan: Plan, encoded: Encoded, kept: list[Tensor | None]) -> ReducedInputs:
-    """Cuts the features and every per-token entry of the inputs down to the kept tokens.
+def assemble(plan: Plan, encoded: Encoded, kept: list[Tensor | None], features: list[Tensor]) -> ReducedInputs:
+    """Puts the features in place of the pixels and cuts every per-token entry down to the kept tokens.
 
     Args:
         plan: the plan.
         encoded: what the encoder gave.
         kept: for every image sorted (K,) int64 indices into its untouched tokens, None to keep all.
+        features: one (K, hidden) tensor an image, from `project`.
     """
     data = dict(plan.inputs)
     if not plan.has_images:
         return ReducedInputs(data)
     for key in plan.family.image_keys:
         data.pop(key, None)
-    features = [
-        feature if rows is None else feature.index_select(0, rows.to(feature.device))
-        for feature, rows in zip(encoded.features, kept, strict=True)
-    ]
     data.update(_cut(plan, data, kept))
     data[ENCODER_OUTPUTS] = {"image": plan.family.container(features)}
     return ReducedInputs(data, plan.layouts, kept, encoded.attention)
@@ -101,7 +99,7 @@ def _cut(plan: Plan, data: Mapping[str, Any], kept: list[Tensor | None]) -> dict
     if all(rows is None for rows in kept):
         return {}
     ids = data["input_ids"]
-    starts = torch.tensor([0] + [layout.tokens_full for layout in plan.layouts]).cumsum(0).tolist()
+    starts = list(accumulate((layout.tokens_full for layout in plan.layouts), initial=0))
     stay = torch.ones(ids.numel(), dtype=torch.bool, device=ids.device)
     dropped = []
     for start, end, rows in zip(starts, starts[1:], kept, strict=False):
@@ -117,6 +115,7 @@ def _cut(plan: Plan, data: Mapping[str, Any], kept: list[Tensor | None]) -> dict
         data,
         stay.view_as(ids),
         per_row,
+        plan.padding,
         pad_id=_pad_id(plan.model),
         positions=plan.positions,
     )

@@ -6,10 +6,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hired.reduction.plan import Padding, Positions
+
 IGNORED_LABEL = -100
 
 
-def cut(data: Mapping[str, Any], stay: Tensor, dropped: list[int], *, pad_id: int, positions: str) -> dict[str, Tensor]:
+def cut(
+    data: Mapping[str, Any],
+    stay: Tensor,
+    dropped: list[int],
+    padding: Padding,
+    *,
+    pad_id: int,
+    positions: Positions,
+) -> dict[str, Tensor]:
     """Cuts every per-token entry of `data` alike and pads the rows again on the side they were padded.
 
     Args:
@@ -17,6 +27,7 @@ def cut(data: Mapping[str, Any], stay: Tensor, dropped: list[int], *, pad_id: in
             (..., batch, length).
         stay: (batch, length) bool, False for placeholders of dropped tokens.
         dropped: how many False each row has, known beforehand.
+        padding: how the rows are padded now.
         pad_id: id to pad with where the inputs show none.
         positions: "consecutive" numbers the tokens anew, "original" keeps their places in the full prompt.
 
@@ -27,24 +38,23 @@ def cut(data: Mapping[str, Any], stay: Tensor, dropped: list[int], *, pad_id: in
     ids: Tensor = data["input_ids"]
     given: Tensor | None = data.get("attention_mask")
     mask = torch.ones_like(ids) if given is None else given
-    valid = mask.bool()
-    # Host numbers: the first wait for the device is here, before the LLM has anything to do.
-    lengths, starts = torch.stack((valid.sum(1), valid.to(torch.uint8).argmax(1))).tolist()
-    padded = [ids.shape[1] - length for length in lengths]
     # Where nothing is padded yet: generate wants padding on the left, a loss does not care.
-    left = any(start > 0 for start in starts) if any(padded) else "labels" not in data
-    width = max(length - gone for length, gone in zip(lengths, dropped, strict=True))
+    left = "labels" not in data if padding.pad_id is None else any(start > 0 for start in padding.starts)
+    lengths = [length - gone for length, gone in zip(padding.lengths, dropped, strict=True)]
+    width = max(lengths)
     key = stay.to(torch.uint8) if left else (~stay).to(torch.uint8)
     order = torch.argsort(key, dim=1, stable=True)
     order = order[:, -width:] if left else order[:, :width]
     vacant = ~stay.gather(1, order)
 
     result = {
-        name: value.gather(1, order).masked_fill(vacant, _filler(name, value, valid, padded, pad_id))
+        name: value.gather(1, order).masked_fill(
+            vacant, _filler(name, pad_id if padding.pad_id is None else padding.pad_id)
+        )
         for name, value in data.items()
         if isinstance(value, Tensor) and value.shape == ids.shape and name != "position_ids"
     }
-    uneven = len({length - gone for length, gone in zip(lengths, dropped, strict=True)}) > 1
+    uneven = len(set(lengths)) > 1
     # Without a mask transformers takes gaps in the positions for several sequences packed into one.
     if given is None and (uneven or positions == "original"):
         result["attention_mask"] = (~vacant).to(torch.int64)
@@ -54,17 +64,9 @@ def cut(data: Mapping[str, Any], stay: Tensor, dropped: list[int], *, pad_id: in
     return result
 
 
-def _filler(name: str, value: Tensor, valid: Tensor, padded: list[int], pad_id: int) -> Any:
-    """What stands in a padded place of the entry `name`: what the caller put there, else the usual."""
-    if name == "labels":
-        return IGNORED_LABEL
-    if name != "input_ids":
-        return 0
-    row = next((row for row, count in enumerate(padded) if count), None)
-    if row is None:
-        return pad_id
-    column = valid[row].to(torch.uint8).argmin()
-    return value[row, column]
+def _filler(name: str, pad_id: int) -> int:
+    """What stands in a padded place of the entry `name`."""
+    return {"labels": IGNORED_LABEL, "input_ids": pad_id}.get(name, 0)
 
 
 def _positions(explicit: Tensor | None, mask: Tensor, order: Tensor, vacant: Tensor, positions: str) -> Tensor:

@@ -1,52 +1,140 @@
 """Second stage: one run of the vision encoder, reading attention on the way."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from hired.core.image import Attention
+from hired.core.image import Attention, Image
+from hired.core.layout import STRUCTURE, Layout
+from hired.encoding.run import Cut, Patches, run
 from hired.encoding.taps import Tap, tapping
 from hired.errors import UnsupportedModelError
+from hired.families import Encoder
 from hired.reduction.plan import Plan
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """What the vision encoder gave.
+    """What the vision encoder gave: either `features` or `patches`.
 
     Attributes:
-        features: one (T, hidden) tensor an image, as the untouched model would hand it to its LLM.
         attention: one entry an image; empty entries where the method reads none.
+        features: one (T, hidden) tensor an image, as the untouched model would hand it to its LLM.
+        patches: encoder outputs that are still to be projected, for the partitions and patches that may be kept.
+        shares: (P,) int64 tokens of each partition for every image, None where the method has not told them.
     """
 
-    features: list[Tensor]
     attention: list[Attention]
+    features: list[Tensor] | None = None
+    patches: Patches | None = None
+    shares: list[Tensor | None] | None = None
 
 
-def encode(plan: Plan) -> Encoded:
-    """Encodes all images of the plan, once."""
+def encode(plan: Plan, *, everything: bool = False) -> Encoded:
+    """Encodes all images of the plan, once.
+
+    Args:
+        plan: the plan.
+        everything: compute every token of every image, so that any choice can be made afterwards.
+    """
     if not plan.has_images:
         return Encoded([], [])
-    family, parts, method = plan.family, plan.encoder, plan.method
-    first = last = None
-    if parts is not None:
-        if method.reads_first:
-            first = Tap(parts.first, parts.cls, family.full_images(plan.layouts).to(plan.inputs["pixel_values"].device))
-        if method.reads_last:
-            last = Tap(parts.last, parts.cls)
-    taps = [tap for tap in (first, last) if tap is not None]
     trains = torch.is_grad_enabled() and bool(plan.model.training)
-    with torch.set_grad_enabled(trains), tapping(parts.tower if parts else None, taps):
-        features = family.encode(plan.model, plan.inputs)
+    thrifty = not (everything or trains) and plan.family.tokenwise
+    with torch.set_grad_enabled(trains):
+        if plan.encoder is None:
+            return Encoded([Attention()] * len(plan.layouts), _features(plan))
+        return _needed(plan, plan.encoder) if thrifty else _everything(plan, plan.encoder)
+
+
+def _features(plan: Plan) -> list[Tensor]:
+    features = plan.family.encode(plan.model, plan.inputs)
     for feature, layout in zip(features, plan.layouts, strict=True):
         if feature.shape[0] != layout.tokens_full:
             raise UnsupportedModelError(
                 f"the encoder gave {feature.shape[0]} visual tokens where {layout.tokens_full} were expected:"
                 " this checkpoint does not work as its family does"
             )
+    return features
+
+
+def _everything(plan: Plan, encoder: Encoder) -> Encoded:
+    """The untouched model's features, and the rows that the method reads."""
+    full = plan.family.full_images(plan.layouts).to(plan.inputs["pixel_values"].device)
+    first = Tap(encoder.attention(encoder.first), encoder.cls, full) if plan.method.reads_first else None
+    last = Tap(encoder.attention(encoder.last), encoder.cls) if plan.method.reads_last else None
+    with tapping(encoder.tower, [tap for tap in (first, last) if tap is not None]):
+        features = _features(plan)
+    return Encoded(
+        _attention(
+            plan,
+            plan.family.patch_rows(first.rows) if first else None,
+            plan.family.patch_rows(last.rows) if last else None,
+        ),
+        features,
+    )
+
+
+def _needed(plan: Plan, encoder: Encoder) -> Encoded:
+    """Encoder outputs as far as the kept tokens need them."""
+    pixels = plan.family.pixels(plan.inputs, plan.layouts)
+    shares: list[Tensor | None] = [None] * len(plan.layouts)
+    tell: Callable[[Image], Tensor] | None = getattr(plan.method, "shares", None)
+
+    def divide(first: Tensor) -> list[int]:
+        """Fills `shares`; an image that stays as it is keeps everything."""
+        for index, (layout, total) in enumerate(zip(plan.placed, plan.totals, strict=True)):
+            if tell is not None and layout is not None and total is not None:
+                layout = layout.to(first.device)
+                shares[index] = tell(Image(layout, Attention(first[index]), total, plan.newlines))
+        known = [share for share in shares if share is not None]
+        told = iter(torch.cat(known).tolist() if known else ())
+        return [
+            layout.cells_per_partition if share is None else next(told)
+            for layout, share in zip(plan.layouts, shares, strict=True)
+            for _ in range(layout.partitions)
+        ]
+
+    patches = run(
+        encoder,
+        pixels,
+        plan.family.full_images(plan.layouts).to(pixels.device),
+        divide=divide if tell is not None else None,
+        # A row whose newline stays may be filled up with a token of a partition that has no share.
+        stops=plan.newlines == "drop",
+        cut=_cut(plan, encoder),
+    )
+    read = plan.method
+    attention = _attention(plan, patches.first if read.reads_first else None, patches.last if read.reads_last else None)
+    return Encoded(attention, patches=patches, shares=shares)
+
+
+def _cut(plan: Plan, encoder: Encoder) -> Cut | None:
+    if plan.encoder_budget is None:
+        return None
+    layouts = [layout if placed is None else placed for layout, placed in zip(plan.layouts, plan.placed, strict=True)]
+    real = torch.cat([_real(layout) for layout in layouts])
+    return Cut(
+        layer=plan.encoder_budget.layer(encoder.first, encoder.last),
+        ratio=plan.encoder_budget.ratio,
+        real=real,
+    )
+
+
+def _real(layout: Layout) -> Tensor:
+    """(P, N) bool: the patches that the packer hands on."""
+    size = layout.partitions * layout.cells_per_partition
+    place = layout.partition * layout.cells_per_partition + layout.cell
+    place = torch.where(layout.partition == STRUCTURE, torch.full_like(place, size), place)
+    real = torch.zeros(size + 1, dtype=torch.bool, device=place.device)
+    return real.scatter_(0, place, True)[:-1].view(layout.partitions, -1)
+
+
+def _attention(plan: Plan, first: Tensor | None, last: Tensor | None) -> list[Attention]:
+    """Rows by image: (images, heads, N) of the full images, (partitions, heads, N) of all partitions."""
     count = len(plan.layouts)
-    firsts = list(family.patch_rows(first.rows)) if first else [None] * count
-    partitions = [layout.partitions for layout in plan.layouts]
-    lasts = list(torch.split(family.patch_rows(last.rows), partitions)) if last else [None] * count
-    return Encoded(features, [Attention(f, r) for f, r in zip(firsts, lasts, strict=True)])
+    firsts = [None] * count if first is None else list(first)
+    lasts = [None] * count if last is None else list(torch.split(last, [layout.partitions for layout in plan.layouts]))
+    return [Attention(one, other) for one, other in zip(firsts, lasts, strict=True)]

@@ -5,16 +5,32 @@ from dataclasses import dataclass
 from numbers import Integral
 from typing import Any, Literal, get_args
 
+import torch
 from torch import Tensor
 
-from hired.core.budget import Budget, Newlines
+from hired.core.budget import Budget, EncoderBudget, Newlines
 from hired.core.layout import Layout
-from hired.errors import BudgetError, InputsError
+from hired.errors import BudgetError, InputsError, UnsupportedModelError
 from hired.families import Encoder, Family, family_of
 from hired.families.base import Size
 from hired.methods import Method, resolve
 
 Positions = Literal["consecutive", "original"]
+
+
+@dataclass(frozen=True)
+class Padding:
+    """How a batch is padded, read before the model runs.
+
+    Attributes:
+        lengths: tokens of every row without its padding.
+        starts: index of every row's first token.
+        pad_id: the id that stands in padding, None where nothing is padded.
+    """
+
+    lengths: list[int]
+    starts: list[int]
+    pad_id: int | None
 
 
 @dataclass(frozen=True)
@@ -29,7 +45,9 @@ class Plan:
         totals: tokens each image may keep; None for images that stay as they are.
         placeholders: (sum of all T,) int64 flat indices into `input_ids` of the image placeholders.
         images_per_row: images of every row of the batch.
+        padding: how the rows of the batch are padded.
         encoder: the parts to tap, None where the method reads no attention or nothing is dropped.
+        encoder_budget: what the encoder's later layers still see; None for everything.
     """
 
     model: Any
@@ -43,7 +61,9 @@ class Plan:
     totals: list[int | None]
     placeholders: Tensor
     images_per_row: list[int]
+    padding: Padding
     encoder: Encoder | None
+    encoder_budget: EncoderBudget | None = None
 
     @property
     def has_images(self) -> bool:
@@ -61,6 +81,7 @@ def plan(
     variant: str = "paper",
     newlines: Newlines = "drop",
     positions: Positions = "consecutive",
+    encoder_budget: float | EncoderBudget | None = None,
     images: Any = None,
 ) -> Plan:
     """Validates everything `hired.reduce` was given and works out what each image may keep.
@@ -70,13 +91,15 @@ def plan(
     parsed = Budget.parse(budget)
     chosen = resolve(method, variant, alpha)
     check_choices(newlines, positions)
+    narrowed = check_encoder_budget(encoder_budget, chosen, newlines)
     family = family_of(model)
     ids = _check_inputs(inputs, model)
-    counts = (ids == family.image_token(model)).sum(1).tolist()
+    placeholder = ids == family.image_token(model)
+    counts, padding = _read_rows(ids, inputs.get("attention_mask"), placeholder)
     layouts = _layouts(family, model, inputs, images, sum(counts))
     images_per_row = _match(counts, layouts)
     totals = [parsed.allowance(layout) for layout in layouts]
-    reads = (chosen.reads_first or chosen.reads_last) and any(total is not None for total in totals)
+    drops = any(total is not None for total in totals)
     device = inputs["pixel_values"].device if layouts else ids.device
     return Plan(
         model=model,
@@ -88,9 +111,11 @@ def plan(
         layouts=layouts,
         placed=[None if total is None else layout.to(device) for layout, total in zip(layouts, totals, strict=True)],
         totals=totals,
-        placeholders=(ids == family.image_token(model)).flatten().nonzero().flatten(),
+        placeholders=placeholder.flatten().nonzero().flatten(),
         images_per_row=images_per_row,
-        encoder=family.parts(model) if reads else None,
+        padding=padding,
+        encoder=check_encoder(family, model, chosen, narrowed) if drops else None,
+        encoder_budget=narrowed if drops else None,
     )
 
 
@@ -102,6 +127,50 @@ def check_choices(newlines: str, positions: str) -> None:
     ):
         if value not in known:
             raise BudgetError(f"{name}={value!r}: use one of {', '.join(map(repr, known))}")
+
+
+def check_encoder_budget(
+    value: float | EncoderBudget | None, method: Method, newlines: Newlines
+) -> EncoderBudget | None:
+    """The parsed encoder budget.
+
+    Raises:
+        BudgetError: out of range, or together with a setting that chooses tokens it may have left out.
+    """
+    parsed = EncoderBudget.parse(value)
+    if parsed is not None and not hasattr(method, "shares"):
+        raise BudgetError(f"encoder_budget needs shares known from the initial layer; method {method.name!r} has none")
+    if parsed is not None and newlines == "keep":
+        raise BudgetError('encoder_budget cannot be combined with newlines="keep": leave one of them out')
+    return parsed
+
+
+def check_encoder(family: Family, model: Any, method: Method, narrowed: EncoderBudget | None) -> Encoder | None:
+    """The encoder's parts, None where the method reads no attention.
+
+    Raises:
+        UnsupportedModelError: an encoder that the family does not know, or that cannot be given a budget of its own.
+    """
+    if not (method.reads_first or method.reads_last):
+        return None
+    encoder = family.parts(model)
+    if narrowed is not None and not family.tokenwise:
+        raise UnsupportedModelError(f"encoder_budget is not supported for {family.name}: leave it out")
+    if narrowed is not None and encoder.last <= encoder.first:
+        raise UnsupportedModelError("encoder_budget needs an encoder with layers after the initial one: leave it out")
+    return encoder
+
+
+def _read_rows(ids: Tensor, mask: Tensor | None, placeholder: Tensor) -> tuple[list[int], Padding]:
+    """(placeholders of every row, how the rows are padded), in one wait for the device."""
+    valid = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool()
+    # The id of a row's first padded place; means nothing in a row without padding.
+    filler = ids.gather(1, valid.to(torch.uint8).argmin(1, keepdim=True))[:, 0]
+    read = torch.stack((placeholder.sum(1), valid.sum(1), valid.to(torch.uint8).argmax(1), filler))
+    counts, lengths, starts, fillers = read.tolist()
+    padded = [ids.shape[1] - length for length in lengths]
+    pad_id = next((filler for filler, count in zip(fillers, padded, strict=True) if count), None)
+    return counts, Padding(lengths, starts, pad_id)
 
 
 def _check_inputs(inputs: Mapping[str, Any], model: Any) -> Tensor:

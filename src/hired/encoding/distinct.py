@@ -1,0 +1,31 @@
+"""Partitions that look the same need encoding once."""
+
+import torch
+from torch import Tensor
+
+
+def distinct(pixels: Tensor) -> tuple[list[int], list[int]]:
+    """Finds identical partitions, such as blank paper or padding.
+
+    Args:
+        pixels: (n, channels, height, width).
+
+    Returns:
+        (indices of the partitions that differ, in order; for each of the n partitions its place among those).
+        Waits for the device.
+    """
+    flat = pixels.flatten(1)
+    marks = torch.stack((flat.sum(1, dtype=torch.float32), flat[:, :: max(flat.shape[1] // 64, 1)].float().sum(1)), 1)
+    by_mark: dict[tuple[float, ...], list[int]] = {}
+    unique: list[int] = []
+    place: list[int] = []
+    for index, mark in enumerate(map(tuple, marks.tolist())):
+        alike = by_mark.setdefault(mark, [])
+        # Equal sums only suggest equality.
+        twin = next((other for other in alike if torch.equal(flat[unique[other]], flat[index])), None)
+        if twin is None:
+            twin = len(unique)
+            alike.append(twin)
+            unique.append(index)
+        place.append(twin)
+    return unique, place

@@ -1,0 +1,227 @@
+"""One run of a vision encoder that computes no layer, partition or patch whose result nobody uses.
+
+The encoder is called as it is. For the time of the call, hooks in front of its layers shorten the hidden states that
+pass: to the partitions that keep tokens once their shares are known, and, with an encoder budget, to each partition's
+most promising patches; behind the last layer that is used, the call ends. Only calls of the thread that asked are touched.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hired.encoding.distinct import distinct
+from hired.encoding.packed import Packed
+from hired.encoding.taps import Reading, Tap, active, tapping
+from hired.families.base import Encoder
+
+Divide = Callable[[Tensor], list[int]]
+"""From the full images' first rows (images, heads, N) to the tokens each partition keeps. Waits for the device."""
+
+
+class _Enough(Exception):
+    """Ends a call of the encoder in front of the first layer that nobody needs."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How an encoder budget narrows the encoder.
+
+    Attributes:
+        layer: the first layer that sees only the most promising patches, after the initial one.
+        ratio: each partition goes on with this many times the tokens it may keep, rounded up; at least 1.
+        real: (n, N) bool, False for patches that the packer leaves out: they go on only when all others do.
+    """
+
+    layer: int
+    ratio: float
+    real: Tensor
+
+
+@dataclass(frozen=True)
+class Patches:
+    """What the encoder gave for n partitions of N patches.
+
+    Attributes:
+        states: one (rows, d) tensor for each of the encoder's states.
+        place: (n, N) int64, the row of each patch; means nothing for patches that were left out.
+        first: (images, heads, N) float32, the full images' CLS rows in the initial layer.
+        last: (n, heads, N) float32, the partitions' CLS rows in the last layer; 0 for patches left out after the
+            encoder's cut, and without meaning for partitions that keep nothing.
+    """
+
+    states: list[Tensor]
+    place: Tensor
+    first: Tensor
+    last: Tensor
+
+    def rows(self, partition: Tensor, cell: Tensor) -> Tensor:
+        """Encoder outputs of K patches, (K, d), the states side by side."""
+        place = self.place[partition, cell]
+        return torch.cat([state[place] for state in self.states], dim=-1)
+
+
+def run(
+    encoder: Encoder, pixels: Tensor, full: Tensor, *, divide: Divide | None, stops: bool, cut: Cut | None = None
+) -> Patches:
+    """Runs the encoder once over n partitions.
+
+    Args:
+        encoder: the encoder.
+        pixels: (n, channels, height, width).
+        full: (images,) int64, which partitions are full images, beside `pixels`.
+        divide: called once, as soon as the initial layer is read; None where shares are not known so early.
+        stops: leave out partitions whose share is 0 from then on.
+        cut: the encoder budget, if any.
+    """
+    # Under a cut twins may keep different patches: their unpadding differs.
+    unique, twin = distinct(pixels) if cut is None else (list(range(len(pixels))),) * 2
+    batch = pixels if len(unique) == len(pixels) else pixels[torch.tensor(unique, device=pixels.device)]
+    alive = torch.tensor(twin, device=pixels.device)
+    first = Tap(encoder.attention(encoder.first), encoder.cls, alive[full])
+    last = Tap(encoder.attention(encoder.last), encoder.cls)
+    steps = _Run(encoder, twin, alive, first, divide, stops, cut)
+    if cut is not None:
+        steps.rank = Tap(encoder.attention(cut.layer - 1), encoder.cls)
+    taps = [tap for tap in (first, last, steps.rank) if tap is not None]
+    with tapping(encoder.tower, taps) as reading, _steering(encoder, steps, reading), suppress(_Enough):
+        encoder.tower(batch)
+    if divide is not None and encoder.first == encoder.last:  # no layer is left that could be spared
+        divide(_patches(first.rows[0]))
+    return steps.result(last)
+
+
+class _Run:
+    """The hidden states' way through one call.
+
+    `alive` maps each of the n partitions to its row of the batch as it is at the time.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        twin: list[int],
+        alive: Tensor,
+        first: Tap,
+        divide: Divide | None,
+        stops: bool,
+        cut: Cut | None,
+    ) -> None:
+        self.encoder, self.twin, self.alive, self.first = encoder, twin, alive, first
+        self.divide, self.stops, self.cut = divide, stops, cut
+        self.rank: Tap | None = None
+        self.states: dict[int, Tensor] = {}
+        self.packed: Packed | None = None
+        self.real: Tensor | None = None
+        self.tokens: Tensor | None = None
+
+    def before(self, layer: int, hidden: Tensor, reading: Reading) -> Tensor:
+        """What layer `layer` gets in place of the (batch, tokens, d) `hidden`."""
+        if layer == self.encoder.first + 1 and layer <= self.encoder.last and self.divide is not None:
+            hidden = self._stop(hidden, self.divide)
+        if self.cut is not None and layer == self.cut.layer:
+            hidden = self._narrow(hidden, reading)
+        if layer in self.encoder.states:
+            self.states[layer] = hidden
+        if layer > self.encoder.last:
+            raise _Enough
+        return hidden
+
+    def _stop(self, hidden: Tensor, divide: Divide) -> Tensor:
+        """Leaves out partitions that keep nothing; prepares the cut here, while the device is waited for anyway."""
+        needed = [0] * hidden.shape[0]
+        for row, tokens in zip(self.twin, divide(_patches(self.first.rows[0])), strict=True):
+            needed[row] = max(needed[row], tokens)
+        rows = list(range(len(needed)))
+        if self.stops and not all(needed):
+            rows = [row for row in rows if needed[row]]
+            index = torch.tensor(rows, device=hidden.device)
+            new = [0] * len(needed)
+            for place, row in enumerate(rows):
+                new[row] = place
+            self.alive = torch.tensor([new[row] for row in self.twin], device=hidden.device)
+            hidden = hidden[index]
+            self.states = {layer: state[index] for layer, state in self.states.items()}
+            if self.rank is not None:
+                self.rank.rows = [found[index] for found in self.rank.rows]
+            self.real = self.cut.real[index] if self.cut else None
+        if self.cut is not None:
+            self.real = self.cut.real if self.real is None else self.real
+            most = self.real.shape[1]
+            lengths = [1 + min(math.ceil(self.cut.ratio * needed[row]), most) for row in rows]
+            self.packed = Packed.of(lengths, hidden.device)
+        return hidden
+
+    def _narrow(self, hidden: Tensor, reading: Reading) -> Tensor:
+        """Goes on with the CLS token and the best patches of each partition, packed into one sequence."""
+        packed, rank, real = self.packed, self.rank, self.real
+        if packed is None or rank is None or real is None:
+            raise RuntimeError("an encoder budget needs shares and ranks before its layer")
+        scores = _patches(rank.rows[0]).sum(1)
+        order = scores.masked_fill(~real.to(scores.device), -1.0).argsort(dim=1, descending=True, stable=True)
+        best = order[:, : packed.place.shape[1] - 1] + 1
+        best = torch.cat((torch.zeros_like(best[:, :1]), best), 1)
+        start = torch.arange(len(best), device=best.device)[:, None] * hidden.shape[1]
+        chosen = (start + best).flatten()[packed.slot]
+        self.tokens = best
+        self.states = {layer: state.flatten(0, 1)[chosen][None] for layer, state in self.states.items()}
+        reading.packed = packed
+        return hidden.flatten(0, 1)[chosen][None]
+
+    def result(self, last: Tap) -> Patches:
+        """What was computed, by partition and patch."""
+        states = [self.states[layer].flatten(0, 1) for layer in self.encoder.states]
+        rows, patches = last.rows[0], self.first.rows[0].shape[-1]  # patches and CLS
+        if self.tokens is None or self.packed is None:
+            place = torch.arange(rows.shape[0] * patches, device=rows.device).view(-1, patches)
+        else:
+            by_slot = torch.zeros(self.tokens.shape, dtype=torch.int64, device=rows.device)
+            by_slot.view(-1)[self.packed.slot] = torch.arange(self.packed.slot.numel(), device=rows.device)
+            place = by_slot.new_zeros(len(rows), patches).scatter_(1, self.tokens, by_slot)
+            tokens = self.tokens[:, None].expand(-1, rows.shape[1], -1)
+            rows = rows.new_zeros(*rows.shape[:2], patches).scatter_(2, tokens, rows)
+        alive = self.alive.to(rows.device)
+        return Patches(states, place[alive, 1:], _patches(self.first.rows[0]), _patches(rows)[alive])
+
+
+def _patches(rows: Tensor) -> Tensor:
+    """Attention rows without their first key, the CLS token."""
+    return rows[..., 1:]
+
+
+@contextmanager
+def _steering(encoder: Encoder, steps: _Run, reading: Reading) -> Iterator[None]:
+    """Hooks in front of the layers where something changes, for calls made under `reading`."""
+    final = len(encoder.layers)
+    wanted = {*encoder.states, encoder.first + 1, encoder.last + 1, *([steps.cut.layer] if steps.cut else [])}
+    handles = []
+
+    def hook(layer: int) -> Any:
+        # torch may call a hook that another thread is removing without the keywords it was registered for.
+        def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> Any:
+            if active() is not reading or kwargs is None:
+                return None
+            if args:
+                return (steps.before(layer, args[0], reading), *args[1:]), kwargs
+            return args, {**kwargs, "hidden_states": steps.before(layer, kwargs["hidden_states"], reading)}
+
+        return enter
+
+    def leave(module: nn.Module, args: Any, output: Any) -> None:
+        if active() is reading:
+            steps.states[final] = output if isinstance(output, Tensor) else output[0]
+
+    try:
+        for layer in wanted:
+            if layer < final:
+                handles.append(encoder.layers[layer].register_forward_pre_hook(hook(layer), with_kwargs=True))
+            elif layer in encoder.states:
+                handles.append(encoder.layers[final - 1].register_forward_hook(leave))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
