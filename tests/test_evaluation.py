@@ -11,7 +11,7 @@ from PIL import Image
 from hired import forms
 from hired.cli import loading, main
 from hired.errors import BudgetError, HiredError
-from hired.evaluation import Settings, checks, smaller
+from hired.evaluation import Settings, checks, run, smaller
 from hired.evaluation.plot import plot
 from hired.evaluation.run import Row, evaluate
 from hired.evaluation.samples import Sample, samples
@@ -166,6 +166,25 @@ def test_options_reach_the_reduction(options: dict[str, str]) -> None:
     assert len(measured("llava_next", **options)) == 17
 
 
+def test_an_encoder_budget_is_hireds_only(rows: list[Row], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    original = run.encode
+
+    def spy(made: Plan, **options: Any) -> Any:
+        asked.append((made.encoder_budget, options))
+        return original(made, **options)
+
+    monkeypatch.setattr(run, "encode", spy)
+    narrowed = measured("llava_next", encoder_budget=1.5)
+    assert [(row["method"], row["budget"], row["tokens"]) for row in narrowed] == [
+        (row["method"], row["budget"], row["tokens"]) for row in rows
+    ]
+    whole, cut = [a for a in asked if a[1]], [a for a in asked if not a[1]]
+    assert len(whole) == 3  # batches
+    assert len(cut) == 6  # batches x budgets below 1
+    assert all(budget is not None and budget.ratio == 1.5 for budget, _ in cut)
+
+
 def test_single_partition_models_are_measured_too() -> None:
     assert len(measured("llava")) == 17
 
@@ -188,6 +207,9 @@ def test_a_right_answer_counts(monkeypatch: pytest.MonkeyPatch) -> None:
         {"positions": "none"},
         {"variant": "best"},
         {"alpha": 2.0},
+        {"encoder_budget": 0.5},
+        {"encoder_budget": 1.5, "newlines": "keep"},
+        {"encoder_budget": 1.5, "variant": "published"},
         {"budgets": (0.2, "x")},
         {"budgets": (0,)},
         {"budgets": ()},

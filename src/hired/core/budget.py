@@ -96,7 +96,7 @@ class EncoderBudget:
             budget = cls(float(value))
         if not (math.isfinite(budget.ratio) and budget.ratio >= 1):
             raise BudgetError(
-                f"encoder_budget {budget.ratio} must be at least 1 and finite: it multiplies the tokens a partition keeps"
+                f"encoder_budget {budget.ratio} must be at least 1 and finite: it multiplies what each partition keeps"
             )
         if not 0 <= budget.depth <= 1:
             raise BudgetError(f"the depth of encoder_budget must be from 0 to 1, got {budget.depth}")

@@ -2,7 +2,8 @@
 
 The encoder is called as it is. For the time of the call, hooks in front of its layers shorten the hidden states that
 pass: to the partitions that keep tokens once their shares are known, and, with an encoder budget, to each partition's
-most promising patches; behind the last layer that is used, the call ends. Only calls of the thread that asked are touched.
+most promising patches. Behind the last layer that is used, the call ends. Only calls of the thread that asked are
+touched.
 """
 
 import math

@@ -116,8 +116,9 @@ def _batch(
     processor.tokenizer.padding_side = "left"
     inputs = processor(text=words, images=images, return_tensors="pt", padding=True).to(model.device)
 
-    def planned(method: str, budget: int | float) -> Plan:
+    def planned(method: str, budget: int | float, encoder_budget: float | None = None) -> Plan:
         options: Any = {"newlines": settings.newlines, "positions": settings.positions}
+        options["encoder_budget"] = encoder_budget
         return plan(
             model,
             inputs,
@@ -137,9 +138,11 @@ def _batch(
         if method == "smaller":
             ready, kept = _smaller(processor, planned("hired", budget), encoded, batch)
         else:
-            made = planned("hired" if method in ("blank-half", "no-newlines") else method, budget)
-            rows = _rows(method, made, encoded, batch)
-            ready = assemble(made, encoded, rows, project(made, encoded, rows))
+            narrow = settings.encoder_budget if method == "hired" and budget != 1 else None
+            made = planned("hired" if method in ("blank-half", "no-newlines") else method, budget, narrow)
+            found = encoded if narrow is None else encode(made)
+            rows = _rows(method, made, found, batch)
+            ready = assemble(made, found, rows, project(made, found, rows))
             kept = sum(_counts(made, rows))
             if all(row is None for row in rows):
                 untouched = untouched or _generate(model, processor, settings, ready)

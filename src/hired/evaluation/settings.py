@@ -36,6 +36,7 @@ class Settings:
         positions: ``consecutive`` or ``original``, see `hired.reduce`.
         alpha: The full image's share of the budget, 0..1.
         variant: HiRED's, ``paper`` or ``published``.
+        encoder_budget: HiRED's, see `hired.reduce`; None for none.
         batch_size: Pictures at a time.
         max_new_tokens: Longest answer.
     """
@@ -49,6 +50,7 @@ class Settings:
     positions: str = "consecutive"
     alpha: float = 0.5
     variant: str = "paper"
+    encoder_budget: float | None = None
     batch_size: int = 16
     max_new_tokens: int = 8
 
@@ -58,7 +60,7 @@ class Settings:
         Raises:
             BudgetError: A setting that is unknown or out of range.
         """
-        from hired.core.budget import Budget, check_alpha
+        from hired.core.budget import Budget, EncoderBudget, check_alpha
 
         for name, known in _CHOICES.items():
             if getattr(self, name) not in known:
@@ -71,6 +73,8 @@ class Settings:
         if min(self.limit, self.batch_size, self.max_new_tokens) < 1:
             raise BudgetError("limit, batch_size and max_new_tokens must be at least 1")
         check_alpha(self.alpha)
+        if EncoderBudget.parse(self.encoder_budget) and (self.variant != "paper" or self.newlines != "drop"):
+            raise BudgetError("encoder_budget goes with variant='paper' and newlines='drop' only")
         for budget in self.budgets:
             Budget.parse(budget)
         return tuple(budget for budget in self.budgets if not isinstance(budget, str))
