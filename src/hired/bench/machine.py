@@ -1,0 +1,51 @@
+"""What the numbers were measured on."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+__all__ = ["machine"]
+
+
+def machine(model: Any) -> dict[str, Any]:
+    """Processor, cores, memory, GPU, threads, dtype and date."""
+    device = model.device
+    return {
+        "platform": platform.platform(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "cpu": _processor(),
+        "cores": os.cpu_count(),
+        "memory_gb": _memory_gb(),
+        "gpu_memory_gb": round(torch.cuda.get_device_properties(device).total_memory / 1e9, 1)
+        if device.type == "cuda"
+        else None,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "threads": torch.get_num_threads(),
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+    }
+
+
+def _processor() -> str:
+    """The processor's name, and which half-precision units it has, which is what bfloat16 speed hangs on."""
+    known = Path("/proc/cpuinfo")
+    if not known.exists():
+        return platform.processor() or platform.machine()
+    lines = (line.partition(":") for line in known.read_text().splitlines())
+    facts = {name.strip(): value.strip() for name, _, value in lines}
+    name = facts.get("model name", platform.machine())
+    units = [unit for unit in ("avx512_bf16", "amx_bf16") if unit in facts.get("flags", "").split()]
+    return f"{name} ({', '.join(units)})" if units else name
+
+
+def _memory_gb() -> float | None:
+    """Memory of the machine in GB (10^9 bytes), where the system tells."""
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1)
+    except (AttributeError, ValueError, OSError):
+        return None

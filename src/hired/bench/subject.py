@@ -1,0 +1,184 @@
+"""The model to measure: a shape with random weights, or a checkpoint; and its inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hired.bench.settings import Scene, Settings
+from hired.costs.shapes import meta_model, shape_config
+from hired.errors import ModelLoadError
+from hired.families import Family, family_of
+
+__all__ = ["Subject", "fill", "inputs_for", "load", "pictures", "random_model", "text_for"]
+
+STANDARD_DEVIATION = 0.02
+POOL = 1_000_003
+"""Random numbers drawn; weights repeat them. A prime, so that no two rows of a matrix are alike."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is measured.
+
+    Attributes:
+        name: of the shape or the checkpoint.
+        model: in eval mode, on its device; `generate` is greedy and ends at no token.
+        image_processor: the family's.
+        family: facts of the family.
+        random: whether the weights are random.
+    """
+
+    name: str
+    model: Any
+    image_processor: Any
+    family: Family
+    random: bool
+
+    @property
+    def device(self) -> torch.device:
+        """Where the inputs go."""
+        device: torch.device = self.model.device
+        return device
+
+    def synchronize(self) -> None:
+        """Waits until the device has done what it was given, so that clocks tell the truth."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        elif self.device.type == "mps":
+            torch.mps.synchronize()
+
+
+def load(settings: Settings) -> Subject:
+    """Makes or loads the model.
+
+    Raises:
+        ModelLoadError: device, dtype or checkpoint cannot be had.
+    """
+    from transformers import GenerationConfig
+
+    from hired.cli import loading
+
+    if settings.model is not None:
+        loaded = loading.load(settings.model, settings.device, settings.dtype)
+        model, processor = loaded.model, loaded.processor.image_processor
+    else:
+        device = loading._device(torch, settings.device)
+        config = shape_config(settings.subject)
+        model = random_model(config, device, _dtype(settings, device))
+        processor = _image_processor(config)
+    if model.device.type == "cuda":
+        torch.cuda.set_device(model.device)
+    model.generation_config = GenerationConfig(do_sample=False, num_beams=1, pad_token_id=0, eos_token_id=None)
+    return Subject(settings.subject, model, processor, family_of(model), random=settings.model is None)
+
+
+def _dtype(settings: Settings, device: torch.device) -> torch.dtype:
+    if settings.dtype != "auto":
+        dtype: torch.dtype = getattr(torch, settings.dtype)
+        return dtype
+    if settings.subject == "tiny":
+        return torch.float32
+    return torch.bfloat16 if device.type == "cpu" else torch.float16
+
+
+def random_model(config: Any, device: torch.device, dtype: torch.dtype) -> Any:
+    """A model of exactly this architecture with random weights, made in `dtype` with no second copy of them.
+
+    Args:
+        config: of the whole model; its dtype is set.
+        device: where the weights go.
+        dtype: of the weights.
+    """
+    config.dtype = dtype
+    model = meta_model(config)
+    model.to_empty(device=device)
+    model.tie_weights()
+    fill(model)
+    return model.eval()
+
+
+@torch.no_grad()
+def fill(model: nn.Module) -> None:
+    """Gives parameters small random values (norms: 1 and 0, biases: 0), and buffers what their module computes.
+
+    Values stay finite in half precision through all layers of the shapes.
+    """
+    generator = torch.Generator().manual_seed(0)
+    pool = torch.empty(POOL).normal_(0, STANDARD_DEVIATION, generator=generator)
+    for module in model.modules():
+        norm = "norm" in type(module).__name__.lower()
+        for name, parameter in module.named_parameters(recurse=False):
+            if name == "bias" or norm:
+                parameter.fill_(1.0 if norm and name != "bias" else 0.0)
+                continue
+            drawn = pool.to(parameter)
+            flat = parameter.view(-1)
+            for start in range(0, flat.numel(), POOL):
+                part = flat[start : start + POOL]
+                part.copy_(drawn[: part.numel()])
+        buffers = dict(module.named_buffers(recurse=False))
+        if buffers:  # such as rotary frequencies: computed on construction, from the module's configuration
+            fresh = type(module)(module.config)
+            for name, buffer in buffers.items():
+                buffer.copy_(fresh.get_buffer(name))
+
+
+def _image_processor(config: Any) -> Any:
+    """The image processor of the shape's family, without torchvision."""
+    from transformers import CLIPImageProcessorPil, LlavaNextImageProcessorPil
+
+    side = int(config.vision_config.image_size)
+    common: dict[str, Any] = {"size": {"shortest_edge": side}, "crop_size": {"height": side, "width": side}}
+    if config.model_type == "llava_next":
+        return LlavaNextImageProcessorPil(image_grid_pinpoints=config.image_grid_pinpoints, **common)
+    if config.model_type == "llava":
+        return CLIPImageProcessorPil(**common)
+    raise ModelLoadError(f"no image processor is known for shapes of type {config.model_type!r}: use --model")
+
+
+def pictures(scene: Scene) -> list[Any]:
+    """Pictures of noise, all different: nothing in them is blank or occurs twice, so nothing can be saved on them."""
+    import numpy
+    from PIL import Image
+
+    width, height = scene.image
+    generator = numpy.random.default_rng(0)
+    return [
+        Image.fromarray(generator.integers(0, 256, (height, width, 3), dtype=numpy.uint8)) for _ in range(scene.batch)
+    ]
+
+
+def inputs_for(subject: Subject, images: list[Any], text_tokens: int) -> dict[str, Tensor]:
+    """Preprocesses: what a processor returns for these pictures and a prompt of `text_tokens` beside each.
+
+    Returns:
+        `input_ids` and `attention_mask` (batch, length), `pixel_values` and what belongs to them, on the device.
+    """
+    made: Mapping[str, Any] = subject.image_processor(images=images, return_tensors="pt")
+    given = {key: made[key] for key in subject.family.image_keys}
+    layouts = subject.family.layouts(subject.model, given, None)
+    count = layouts[0].tokens_full  # all pictures are of one size
+    words = _words(subject.model, text_tokens)
+    image = torch.full((count,), subject.family.image_token(subject.model))
+    ids = torch.cat((words[: text_tokens // 2], image, words[text_tokens // 2 :])).repeat(len(images), 1)
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), **given}
+    return {key: value.to(subject.device) for key, value in inputs.items()}
+
+
+def text_for(subject: Subject, batch: int, length: int) -> dict[str, Tensor]:
+    """A prompt of `length` text tokens, in every row: what the LLM costs without pictures."""
+    ids = _words(subject.model, length).repeat(batch, 1).to(subject.device)
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+
+def _words(model: Any, count: int) -> Tensor:
+    """(count,) int64 random ids that are not the placeholder."""
+    image = family_of(model).image_token(model)
+    vocabulary = int(model.config.text_config.vocab_size)
+    known = torch.tensor([i for i in range(min(vocabulary, 1024)) if i != image])
+    return known[torch.randint(len(known), (count,), generator=torch.Generator().manual_seed(0))]

@@ -1,0 +1,288 @@
+"""``hired plan``: what a budget costs, before anything is loaded."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from hired.cli import output
+from hired.errors import BudgetError, HiredError
+
+if TYPE_CHECKING:
+    from hired.costs.estimate import Costs, Estimator
+    from hired.costs.rates import Rates
+
+__all__ = ["Settings", "run"]
+
+SHORT = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "nf4": "int4"}
+BYTES = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
+SECONDS = {"ms": 1e-3, "s": 1.0, "min": 60.0}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The options of ``hired plan``, as typed; see ``hired plan --help``."""
+
+    model: str
+    image: str = "1344x1344"
+    images: int = 1
+    batch: int = 1
+    context: int = 2048
+    new_tokens: int = 256
+    budgets: tuple[int | float | str, ...] = (1, 0.4, 0.2, 0.1)
+    encoder_budget: float | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    memory: str | None = None
+    ttft: str | None = None
+    calibrate: bool = False
+    tflops: float | None = None
+    bandwidth: float | None = None
+    as_json: bool = False
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """The settings that need no model, read and checked."""
+
+    memory: float | None
+    ttft: float | None
+    device: str
+
+
+def run(settings: Settings, out: Sequence[Path] = ()) -> None:
+    """Print a table or one JSON object, and write the files asked for.
+
+    Raises:
+        HiredError: Settings that will not do, or a model whose costs are not known.
+    """
+    from hired.bench.settings import parse_sizes
+    from hired.core.budget import Budget, EncoderBudget
+
+    asked = _check(settings, out)
+    for budget in settings.budgets:
+        Budget.parse(budget)
+    encoder_budget = EncoderBudget.parse(settings.encoder_budget)
+    sizes = parse_sizes(settings.image) * settings.images
+    from hired.costs.estimate import Estimator, Request
+    from hired.costs.shapes import config_of
+
+    config = config_of(settings.model)
+    request = Request(
+        sizes=sizes,
+        batch=settings.batch,
+        context=settings.context,
+        new_tokens=settings.new_tokens,
+        dtype=_dtype(settings, config, asked.device),
+        device="cuda" if asked.device.startswith("cuda") else "cpu",
+        encoder_budget=encoder_budget,
+    )
+    estimator = Estimator(config, request)
+    whole = estimator.at(1)
+    estimator.rates = _rates(settings, asked, estimator, whole.prompt_tokens)
+    result = _result(settings, asked, estimator)
+    for path in out:
+        _write(path, result)
+    if settings.as_json:
+        print(json.dumps(result))
+    else:
+        _print(settings, estimator, result)
+
+
+def _check(settings: Settings, out: Sequence[Path]) -> _Asked:
+    """What can be wrong before anything is read."""
+    given = settings.tflops is not None, settings.bandwidth is not None
+    if any(given) and not all(given):
+        raise HiredError("--tflops and --bandwidth belong together: give both")
+    if all(given) and settings.calibrate:
+        raise HiredError("--calibrate measures what --tflops and --bandwidth give by hand: leave one out")
+    if settings.ttft is not None and not (settings.calibrate or all(given)):
+        raise HiredError("--ttft needs to know how fast the machine is: add --calibrate, or --tflops and --bandwidth")
+    if not settings.budgets:
+        raise BudgetError("no budgets: give one or more, such as --budgets 1,0.2")
+    for path in out:
+        if path.suffix.lower() != ".json":
+            raise HiredError(f"cannot write {path}: name a .json file")
+        output.check_writable(path)
+    memory = None if settings.memory is None else _memory(settings.memory)
+    ttft = None if settings.ttft is None else _seconds(settings.ttft)
+    return _Asked(memory, ttft, _device(settings))
+
+
+def _memory(text: str) -> float:
+    """`8GB`, `8GiB`, `800 MB` in bytes."""
+    match = re.fullmatch(r"(\d+\.?\d*|\.\d+)\s*([KMGT]?I?)B?", text.strip().upper())
+    if match is None or float(match[1]) <= 0 or match[2] not in BYTES:
+        raise HiredError(f"memory {text!r}: use a number of GB or GiB, such as 8GB")
+    return float(match[1]) * BYTES[match[2]]
+
+
+def _seconds(text: str) -> float:
+    """`2s`, `500ms`, `2` in seconds."""
+    match = re.fullmatch(r"(\d+\.?\d*|\.\d+)\s*(ms|s|min|)", text.strip().lower())
+    if match is None or float(match[1]) <= 0:
+        raise HiredError(f"time {text!r}: use seconds, such as 2s or 500ms")
+    return float(match[1]) * SECONDS[match[2] or "s"]
+
+
+def _device(settings: Settings) -> str:
+    """The device whose memory is planned, and that is measured with --calibrate."""
+    kind = settings.device.partition(":")[0]
+    if kind not in ("auto", "cpu", "cuda"):
+        raise HiredError(f"device {settings.device!r} cannot be planned for: use auto, cpu or cuda")
+    if kind == "cpu":
+        return "cpu"
+    import torch
+
+    if kind == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if settings.calibrate and not torch.cuda.is_available():
+        raise HiredError("there is no CUDA device to measure: leave --calibrate out, or give --tflops and --bandwidth")
+    return settings.device
+
+
+def _dtype(settings: Settings, config: Any, device: str) -> str:
+    """The full name of the dtype; `auto` is the checkpoint's own, and what a device is fast in for a shape."""
+    if settings.dtype != "auto":
+        return SHORT.get(settings.dtype, settings.dtype)
+    if settings.model == "tiny":
+        return "float32"
+    own = str(getattr(config, "dtype", None)).removeprefix("torch.")
+    if own != "None":
+        return own
+    return "bfloat16" if device == "cpu" else "float16"
+
+
+def _rates(settings: Settings, asked: _Asked, estimator: Estimator, length: int) -> Rates | None:
+    from hired.cli.loading import progress
+    from hired.costs.rates import by_hand, calibrate
+
+    request = estimator.request
+    if settings.tflops is not None and settings.bandwidth is not None:
+        return by_hand(estimator.config, request.dtype, request.batch, settings.tflops, settings.bandwidth)
+    if not settings.calibrate:
+        return None
+    with progress("Measuring this machine"):
+        return calibrate(estimator.config, request.dtype, asked.device, batch=request.batch, length=length)
+
+
+def _result(settings: Settings, asked: _Asked, estimator: Estimator) -> dict[str, Any]:
+    import torch
+
+    from hired.bench.machine import machine
+
+    request, fits = estimator.request, {}
+    if asked.memory is not None:
+        found = estimator.largest(estimator.fits_memory(asked.memory))
+        fits["memory"] = {"limit_bytes": asked.memory, "costs": found and found.as_dict()}
+    if asked.ttft is not None:
+        limit = asked.ttft
+        found = estimator.largest(lambda costs: costs.ttft_s is not None and costs.ttft_s <= limit)
+        fits["ttft"] = {"limit_s": limit, "costs": found and found.as_dict()}
+    rates = estimator.rates
+    return {
+        "model": settings.model,
+        "request": asdict(request),
+        "partitions": estimator.partitions,
+        "max_positions": estimator.max_length,
+        "beside_bytes": estimator.beside_bytes,
+        "results": [estimator.at(budget).as_dict() for budget in settings.budgets],  # type: ignore[arg-type]
+        "fits": fits,
+        "rates": None if rates is None else rates.as_dict(),
+        "settings": asdict(settings),
+        "machine": machine(SimpleNamespace(device=torch.device(asked.device), dtype=request.dtype))
+        if settings.calibrate
+        else None,
+        "versions": output.versions(),
+    }
+
+
+def _write(path: Path, result: dict[str, Any]) -> None:
+    try:
+        path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise HiredError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _print(settings: Settings, estimator: Estimator, result: dict[str, Any]) -> None:
+    """The table for people, the largest budgets that fit, and what the numbers mean."""
+    request, rows = estimator.request, [estimator.at(row["budget"]) for row in result["results"]]
+    count = len(request.sizes)
+    pictures = f"{count} picture{'s' if count > 1 else ''} of {settings.image}"
+    print(
+        f"{settings.model}, {request.dtype} on {request.device}: {pictures}, {request.context:,} text tokens,"
+        f" {request.new_tokens:,} new tokens, batch {request.batch}"
+    )
+    print(f"Weights {_gb(estimator.weights_bytes)}\n")
+    columns = ["budget", "tokens", "prompt", "KV cache", "activations", "memory", "TFLOPs"]
+    timed = estimator.rates is not None
+    output.table([*columns, "first token, s", "tokens/s"] if timed else columns, [_cells(row, timed) for row in rows])
+    print()
+    for words, found in _fitting(estimator, result["fits"]):
+        print(f"{words}: {found}")
+    for line in _notes(estimator, rows):
+        print(line)
+
+
+def _cells(row: Costs, timed: bool) -> list[str]:
+    cells = [
+        f"{row.budget:g}",
+        f"{row.tokens:,}",
+        f"{row.prompt_tokens:,}",
+        _gb(row.kv_bytes),
+        _gb(row.activation_bytes),
+        _gb(row.memory_bytes),
+        f"{row.flops / 1e12:,.2f}",
+    ]
+    return [*cells, f"{row.ttft_s:,.3f}", f"{row.tokens_per_s:,.2f}"] if timed else cells
+
+
+def _fitting(estimator: Estimator, fits: dict[str, Any]) -> list[tuple[str, str]]:
+    lines = []
+    for kind, limit in (("memory", "limit_bytes"), ("ttft", "limit_s")):
+        if kind not in fits:
+            continue
+        value = fits[kind][limit]
+        name = f"Largest budget within {_gb(value) if kind == 'memory' else f'{value:g} s'}"
+        costs = fits[kind]["costs"]
+        if costs is None:
+            found = "none; not even 2 tokens per image fit"
+        elif costs["budget"] == 1:
+            found = f"1 (all {costs['tokens']:,} tokens)"
+        else:
+            found = f"{costs['budget']:,} tokens per image ({costs['share']:.1%} of all)"
+        if costs is not None:
+            found += f", {_gb(costs['memory_bytes'])}"
+            found += "" if costs["ttft_s"] is None else f", first token after {costs['ttft_s']:.3f} s"
+        lines.append((name, found))
+    return lines
+
+
+def _notes(estimator: Estimator, rows: list[Costs]) -> list[str]:
+    request = estimator.request
+    notes = ["Tokens, weights and KV cache are exact; activations are estimated."]
+    if request.device == "cuda":
+        notes.append(
+            f"Memory is what the allocator hands out; the CUDA context, taken as {_gb(estimator.beside_bytes)}, is"
+            " counted where a budget is looked for."
+        )
+    else:
+        beside = max(row.process_bytes for row in rows)
+        notes.append(f"Memory includes up to {_gb(beside)} for Python, its libraries and pages kept back, estimated.")
+    if request.dtype == "int4":
+        notes.append("int4: NF4 in the linear layers of the LLM, a float32 scale for 64 weights; the rest in float16.")
+    if estimator.rates is not None and estimator.rates.source == "given":
+        notes.append("Times follow from --tflops and --bandwidth.")
+    most = estimator.max_length
+    if most is not None and any(row.length > most for row in rows):
+        notes.append(f"The LLM was made for {most:,} positions: rows with more tokens than that are beyond it.")
+    return notes
+
+
+def _gb(value: float) -> str:
+    return f"{value / 1e9:,.2f} GB" if value >= 1e8 else f"{value / 1e6:,.1f} MB"

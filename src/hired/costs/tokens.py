@@ -1,0 +1,57 @@
+"""Exact token counts for pictures of given sizes: the layouts of the real run, without pictures or weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from hired.core.allocate import share_out
+from hired.core.budget import Budget, EncoderBudget
+from hired.core.layout import Layout
+from hired.families import family_of
+from hired.families.base import Size
+
+__all__ = ["image_layouts", "kept_tokens", "narrowed"]
+
+
+def image_layouts(model: Any, sizes: Sequence[Size]) -> list[Layout]:
+    """The layout of each picture, as `hired.reduce` would find it.
+
+    Args:
+        model: the model, or its `hired.costs.shapes.meta_model`.
+        sizes: (width, height) of every picture in pixels.
+
+    Raises:
+        UnsupportedModelError: a model or encoder HiRED does not know.
+    """
+    family, pictures = family_of(model), list(sizes)
+    return family.layouts(model, family.blank_inputs(model, pictures), pictures)
+
+
+def kept_tokens(layout: Layout, budget: Budget) -> int:
+    """Visual tokens of one image that reach the LLM, newlines dropped.
+
+    Raises:
+        BudgetError: a budget that leaves no token.
+    """
+    total = budget.allowance(layout)
+    return layout.tokens_full if total is None else min(total, layout.tokens_real)
+
+
+def narrowed(layout: Layout, budget: Budget, encoder_budget: EncoderBudget, alpha: float = 0.5) -> list[int]:
+    """Patches that each partition of one image goes on with under an encoder budget, the full image first.
+
+    The full image's share is exact. What the sub-images get depends on the picture: here they get equal shares. The
+    sum, which the cost hangs on, differs from the real one only by rounding, unless a share reaches its partition's
+    size.
+    """
+    total = budget.allowance(layout)
+    if total is None:
+        return list(layout.capacity)
+    tiles = layout.partitions - 1
+    even = layout.rows.new_ones(tiles) if tiles else None
+    shares = share_out(min(total, layout.tokens_real), alpha, layout.capacity, even).tolist()
+    return [
+        min(math.ceil(encoder_budget.ratio * share), most) for share, most in zip(shares, layout.capacity, strict=True)
+    ]
