@@ -191,7 +191,7 @@ def test_single_partition_models_are_measured_too() -> None:
 
 def test_a_right_answer_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     truths = iter([s.answer for s in samples(Settings(limit=4))])
-    monkeypatch.setattr("hired.evaluation.run._generate", lambda *_: [next(truths), "wrong"])
+    monkeypatch.setattr("hired.evaluation.run.generate", lambda *_: [next(truths), "wrong"])
     case = CASES["llava_next"]
     settings = Settings(budgets=(0.3,), methods=("hired",), limit=4, batch_size=2)
     (row,) = evaluate(case.model(), case.processor("left"), settings, loading.prompt)

@@ -53,15 +53,16 @@ class Budget:
     def allowance(self, layout: Layout) -> int | None:
         """Tokens an image may keep, B; None when the image stays as it is.
 
-        A share counts P partitions of N tokens as the encoder makes them (paper, Algorithm 1). The image stays
-        as it is when the share is 1 or when B covers all its tokens, newlines included.
+        A share counts P partitions of N tokens as the encoder makes them (paper, Algorithm 1), or the R patch tokens
+        that the LLM sees where the model resamples them (`Layout.tokens_budgeted`). The image stays as it is when
+        the share is 1 or when B covers all its tokens, newlines included.
 
         Raises:
             BudgetError: the share leaves less than one token.
         """
         if self.share == 1:
             return None
-        total = layout.partitions * layout.cells_per_partition
+        total = layout.tokens_budgeted
         allowed = floor_share(self.share, total) if self.share is not None else self.tokens or 0
         if allowed < 1:
             raise BudgetError(f"budget {float(self.share or 0)} of {total} visual tokens leaves no token: raise it")
@@ -104,7 +105,7 @@ class EncoderBudget:
 
     def layer(self, first: int, last: int) -> int:
         """Index of the first layer that sees less, after the initial layer `first` and at most `last`."""
-        return min(max(round(self.depth * (last + 1)), first + 1), last)
+        return min(max(math.ceil(self.depth * (last + 1)), first + 1), last)
 
 
 def check_alpha(alpha: object) -> float:

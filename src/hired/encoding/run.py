@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from hired.encoding.distinct import distinct
 from hired.encoding.packed import Packed
-from hired.encoding.taps import Reading, Tap, active, tapping
+from hired.encoding.taps import Reading, Tap, active, look_ahead, tapping
 from hired.families.base import Encoder
 
 Divide = Callable[[Tensor], list[int]]
@@ -33,7 +33,7 @@ class Cut:
     """How an encoder budget narrows the encoder.
 
     Attributes:
-        layer: the first layer that sees only the most promising patches, after the initial one.
+        layer: the first layer that sees only the most promising patches, behind the initial one.
         ratio: each partition goes on with this many times the tokens it may keep, rounded up; at least 1.
         real: (n, N) bool, False for patches that the packer leaves out: they go on only when all others do.
     """
@@ -86,13 +86,10 @@ def run(
     first = Tap(encoder.attention(encoder.first), encoder.cls, alive[full])
     last = Tap(encoder.attention(encoder.last), encoder.cls)
     steps = _Run(encoder, twin, alive, first, divide, stops, cut)
-    if cut is not None:
-        steps.rank = Tap(encoder.attention(cut.layer - 1), encoder.cls)
-    taps = [tap for tap in (first, last, steps.rank) if tap is not None]
-    with tapping(encoder.tower, taps) as reading, _steering(encoder, steps, reading), suppress(_Enough):
+    with tapping(encoder.tower, [first, last]) as reading, _steering(encoder, steps, reading), suppress(_Enough):
         encoder.tower(batch)
     if divide is not None and encoder.first == encoder.last:  # no layer is left that could be spared
-        divide(_patches(first.rows[0]))
+        divide(encoder.scores(first.rows[0]))
     return steps.result(last)
 
 
@@ -113,19 +110,19 @@ class _Run:
         cut: Cut | None,
     ) -> None:
         self.encoder, self.twin, self.alive, self.first = encoder, twin, alive, first
+        self.extra = 0 if encoder.cls is None else 1  # tokens in front of the patches
         self.divide, self.stops, self.cut = divide, stops, cut
-        self.rank: Tap | None = None
         self.states: dict[int, Tensor] = {}
         self.packed: Packed | None = None
         self.real: Tensor | None = None
         self.tokens: Tensor | None = None
 
-    def before(self, layer: int, hidden: Tensor, reading: Reading) -> Tensor:
-        """What layer `layer` gets in place of the (batch, tokens, d) `hidden`."""
+    def before(self, layer: int, hidden: Tensor, reading: Reading, call: Callable[[Tensor], Any]) -> Tensor:
+        """What layer `layer` gets in place of the (batch, tokens, d) `hidden`; `call` runs it."""
         if layer == self.encoder.first + 1 and layer <= self.encoder.last and self.divide is not None:
             hidden = self._stop(hidden, self.divide)
         if self.cut is not None and layer == self.cut.layer:
-            hidden = self._narrow(hidden, reading)
+            hidden = self._narrow(hidden, reading, call)
         if layer in self.encoder.states:
             self.states[layer] = hidden
         if layer > self.encoder.last:
@@ -135,7 +132,7 @@ class _Run:
     def _stop(self, hidden: Tensor, divide: Divide) -> Tensor:
         """Leaves out partitions that keep nothing; prepares the cut here, while the device is waited for anyway."""
         needed = [0] * hidden.shape[0]
-        for row, tokens in zip(self.twin, divide(_patches(self.first.rows[0])), strict=True):
+        for row, tokens in zip(self.twin, divide(self.encoder.scores(self.first.rows[0])), strict=True):
             needed[row] = max(needed[row], tokens)
         rows = list(range(len(needed)))
         if self.stops and not all(needed):
@@ -147,25 +144,29 @@ class _Run:
             self.alive = torch.tensor([new[row] for row in self.twin], device=hidden.device)
             hidden = hidden[index]
             self.states = {layer: state[index] for layer, state in self.states.items()}
-            if self.rank is not None:
-                self.rank.rows = [found[index] for found in self.rank.rows]
             self.real = self.cut.real[index] if self.cut else None
         if self.cut is not None:
             self.real = self.cut.real if self.real is None else self.real
             most = self.real.shape[1]
-            lengths = [1 + min(math.ceil(self.cut.ratio * needed[row]), most) for row in rows]
+            lengths = [self.extra + min(math.ceil(self.cut.ratio * needed[row]), most) for row in rows]
             self.packed = Packed.of(lengths, hidden.device)
         return hidden
 
-    def _narrow(self, hidden: Tensor, reading: Reading) -> Tensor:
-        """Goes on with the CLS token and the best patches of each partition, packed into one sequence."""
-        packed, rank, real = self.packed, self.rank, self.real
-        if packed is None or rank is None or real is None:
-            raise RuntimeError("an encoder budget needs shares and ranks before its layer")
-        scores = _patches(rank.rows[0]).sum(1)
+    def _narrow(self, hidden: Tensor, reading: Reading, call: Callable[[Tensor], Any]) -> Tensor:
+        """Goes on with the best patches of each partition, and the CLS token, packed into one sequence.
+
+        The layer's own attention ranks them, read before the layer runs: it tells more than the layer before it.
+        """
+        packed, real, cut = self.packed, self.real, self.cut
+        if packed is None or real is None or cut is None:
+            raise RuntimeError("an encoder budget needs shares before its layer")
+        rank = Tap(self.encoder.attention(cut.layer), self.encoder.cls)
+        look_ahead(reading, rank, lambda: call(hidden))
+        scores = self.encoder.scores(rank.rows[0]).sum(1)
         order = scores.masked_fill(~real.to(scores.device), -1.0).argsort(dim=1, descending=True, stable=True)
-        best = order[:, : packed.place.shape[1] - 1] + 1
-        best = torch.cat((torch.zeros_like(best[:, :1]), best), 1)
+        best = order[:, : packed.place.shape[1] - self.extra] + self.extra
+        if self.extra:
+            best = torch.cat((torch.zeros_like(best[:, :1]), best), 1)
         start = torch.arange(len(best), device=best.device)[:, None] * hidden.shape[1]
         chosen = (start + best).flatten()[packed.slot]
         self.tokens = best
@@ -176,7 +177,7 @@ class _Run:
     def result(self, last: Tap) -> Patches:
         """What was computed, by partition and patch."""
         states = [self.states[layer].flatten(0, 1) for layer in self.encoder.states]
-        rows, patches = last.rows[0], self.first.rows[0].shape[-1]  # patches and CLS
+        rows, patches = last.rows[0], self.first.rows[0].shape[-1]  # patches, and CLS
         if self.tokens is None or self.packed is None:
             place = torch.arange(rows.shape[0] * patches, device=rows.device).view(-1, patches)
         else:
@@ -185,13 +186,8 @@ class _Run:
             place = by_slot.new_zeros(len(rows), patches).scatter_(1, self.tokens, by_slot)
             tokens = self.tokens[:, None].expand(-1, rows.shape[1], -1)
             rows = rows.new_zeros(*rows.shape[:2], patches).scatter_(2, tokens, rows)
-        alive = self.alive.to(rows.device)
-        return Patches(states, place[alive, 1:], _patches(self.first.rows[0]), _patches(rows)[alive])
-
-
-def _patches(rows: Tensor) -> Tensor:
-    """Attention rows without their first key, the CLS token."""
-    return rows[..., 1:]
+        alive, scores = self.alive.to(rows.device), self.encoder.scores
+        return Patches(states, place[alive, self.extra :], scores(self.first.rows[0]), scores(rows)[alive])
 
 
 @contextmanager
@@ -204,11 +200,19 @@ def _steering(encoder: Encoder, steps: _Run, reading: Reading) -> Iterator[None]
     def hook(layer: int) -> Any:
         # torch may call a hook that another thread is removing without the keywords it was registered for.
         def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> Any:
-            if active() is not reading or kwargs is None:
+            if active() is not reading or kwargs is None or reading.ahead is not None:
                 return None
             if args:
-                return (steps.before(layer, args[0], reading), *args[1:]), kwargs
-            return args, {**kwargs, "hidden_states": steps.before(layer, kwargs["hidden_states"], reading)}
+
+                def positional(hidden: Tensor) -> Any:
+                    return module(hidden, *args[1:], **kwargs)
+
+                return (steps.before(layer, args[0], reading, positional), *args[1:]), kwargs
+
+            def named(hidden: Tensor) -> Any:
+                return module(**{**kwargs, "hidden_states": hidden})
+
+            return args, {**kwargs, "hidden_states": steps.before(layer, kwargs["hidden_states"], reading, named)}
 
         return enter
 

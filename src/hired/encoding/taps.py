@@ -1,8 +1,9 @@
-"""Reading single rows of a vision encoder's attention while it runs, whatever attention kernel is in force.
+"""Reading a vision encoder's attention while it runs, whatever attention kernel is in force.
 
 Every transformers encoder looks its attention function up by name for each call. A function registered here
-delegates to the implementation in force, and for the tapped layers also computes softmax(q k^T * scaling) for
-the one query row that is wanted: O(N d) a layer, and no second pass. The encoder's configuration names this
+delegates to the implementation in force, and for the tapped layers also computes softmax(q k^T * scaling): for
+the CLS token's query row alone, O(N d) a layer, or, in encoders without one, for all queries and averaged,
+O(N^2 d) in the two tapped layers of some 27. There is no second pass. The encoder's configuration names this
 function only while at least one tapped call is running, and what the function does is decided per call and per
 thread by a context variable. The same function serves partitions that `hired.encoding.run` has packed.
 """
@@ -30,18 +31,22 @@ class Tap:
 
     Attributes:
         module: the layer's attention module.
-        query: index of the query token whose row is read (the CLS token).
+        query: index of the query token whose row is read (the CLS token); None for the attention that every token
+            receives, averaged over all queries.
         items: (K,) int64 indices into the encoder's batch to read, None for all.
         rows: what was read, one (items, heads, keys) float32 tensor for every call of the layer.
     """
 
     module: nn.Module
-    query: int
+    query: int | None
     items: Tensor | None = None
     rows: list[Tensor] = field(default_factory=list)
 
     def read(self, query: Tensor, key: Tensor, mask: Tensor | None, scaling: float | None) -> None:
         """Adds the row of `query` (batch, heads, queries, d) over `key` (batch, heads, keys, d)."""
+        if self.query is None:
+            self.rows.append(received(*self._chosen(query, key, mask), scaling))
+            return
         q = query[:, :, self.query]
         if self.items is not None:
             items = self.items.to(q.device)
@@ -54,6 +59,57 @@ class Tap:
             logits = logits.masked_fill(~row, -torch.inf) if row.dtype == torch.bool else logits + row
         self.rows.append(logits.softmax(-1))
 
+    def _chosen(self, query: Tensor, key: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+        """What belongs to `items`."""
+        if self.items is None:
+            return query, key, mask
+        items = self.items.to(query.device)
+        if mask is not None and mask.shape[0] > 1:
+            mask = mask[items.to(mask.device)]
+        return query[items], key[items], mask
+
+
+_BLOCK = 2**23
+"""Attention weights that `received` holds at once: 32 MB in float32, once before and once after the softmax."""
+
+
+@torch.no_grad()
+def received(query: Tensor, key: Tensor, mask: Tensor | None = None, scaling: float | None = None) -> Tensor:
+    """The attention that each token of a self-attention layer receives, averaged over the queries.
+
+    The stand-in for a CLS token's row in encoders without one. Costs O(N^2 d), as the layer's own attention, in blocks
+    of queries, so that the memory does not grow with N^2. Not differentiable.
+
+    Args:
+        query, key: (batch, heads, N, d), after rotary embeddings and norms.
+        mask: what the layer was given: (batch or 1, heads or 1, N or 1, N), True or 0 where attention is allowed; None
+            for everywhere. Queries that may not see themselves are padding and do not count.
+        scaling: factor on q k^T, None for d ** -0.5.
+
+    Returns:
+        (batch, heads, N) float32 that sum to 1 over N.
+    """
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    keys = key.float().transpose(-1, -2)
+    queries = query.shape[2]
+    step = max(1, _BLOCK // max(keys[:, :, 0].numel(), 1))
+    if mask is not None and mask.dim() != 4:  # flash attention's (batch, N) mask
+        mask = mask[:, None, None].bool()
+    total, count = keys.new_zeros(keys[:, :, 0].shape), keys.new_full((1, 1, 1), float(queries))
+    if mask is not None:
+        seen = mask[:, :, 0] if mask.shape[2] == 1 else mask.diagonal(dim1=2, dim2=3)
+        counted = seen if seen.dtype == torch.bool else seen > torch.finfo(seen.dtype).min / 2
+        count = counted.sum(-1, keepdim=True).clamp(min=1).float()
+    for start in range(0, queries, step):
+        weights = torch.matmul(query[:, :, start : start + step].float(), keys).mul_(scale)
+        if mask is None:
+            total += weights.softmax(-1).sum(2)
+            continue
+        rows = mask if mask.shape[2] == 1 else mask[:, :, start : start + step]
+        weights = weights.masked_fill_(~rows, -torch.inf) if rows.dtype == torch.bool else weights.add_(rows)
+        total += weights.softmax(-1).masked_fill_(~counted[:, :, start : start + step, None], 0.0).sum(2)
+    return total / count
+
 
 @dataclass
 class Reading:
@@ -62,10 +118,30 @@ class Reading:
     Attributes:
         taps: the taps of each attention module, by id of the module.
         packed: how partitions of unlike length stand in one sequence, None while they are a plain batch.
+        ahead: while set, the next attention is read into it and not computed.
     """
 
     taps: dict[int, list[Tap]]
     packed: Packed | None = None
+    ahead: Tap | None = None
+
+
+class _Read(Exception):
+    """Ends a layer once its queries and keys have been read."""
+
+
+def look_ahead(reading: Reading, tap: Tap, layer: Callable[[], Any]) -> None:
+    """Fills `tap` with what a layer would attend to: calls it, but ends it in front of its attention.
+
+    Costs the layer's norm and its projections to queries, keys and values.
+    """
+    reading.ahead = tap
+    try:
+        layer()
+    except _Read:
+        pass
+    finally:
+        reading.ahead = None
 
 
 _active: ContextVar[Reading | None] = ContextVar("hired_taps", default=None)
@@ -104,6 +180,9 @@ def _register(name: str) -> str:
         reading = _active.get()
         if reading is None:
             return _delegate(name, module)(module, query, key, value, attention_mask, **kwargs)
+        if reading.ahead is not None:
+            reading.ahead.read(query, key, attention_mask, kwargs.get("scaling"))
+            raise _Read
         taps, packed, scaling = reading.taps.get(id(module), ()), reading.packed, kwargs.get("scaling")
         if packed is None:
             for tap in taps:

@@ -145,10 +145,10 @@ def _batch(
             ready = assemble(made, found, rows, project(made, found, rows))
             kept = sum(_counts(made, rows))
             if all(row is None for row in rows):
-                untouched = untouched or _generate(model, processor, settings, ready)
+                untouched = untouched or generate(model, processor, settings, ready)
                 done.append(((method, budget), kept, untouched))
                 continue
-        done.append(((method, budget), kept, _generate(model, processor, settings, ready)))
+        done.append(((method, budget), kept, generate(model, processor, settings, ready)))
     return done
 
 
@@ -189,7 +189,7 @@ def _smaller(processor: Any, made: Plan, encoded: Encoded, batch: Sequence[Sampl
     )
 
 
-def _generate(model: Any, processor: Any, settings: Settings, ready: Any) -> list[str]:
+def generate(model: Any, processor: Any, settings: Settings, ready: Any) -> list[str]:
     """The answers, stripped of space and special tokens."""
     ids = model.generate(
         **ready,
