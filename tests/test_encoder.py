@@ -262,16 +262,25 @@ def test_settings_an_encoder_budget_cannot_go_with(settings: Any) -> None:
         hired.enable(model, 0.3, encoder_budget=1.5, **settings)
 
 
-def test_packing() -> None:
-    packed = Packed.of([2, 4, 1], torch.device("cpu"))
-    sequence = torch.arange(7.0).view(1, 1, 7, 1)
-    apart = packed.unpack(sequence)[..., 0]
-    assert apart[:, 0][packed.mask[:, 0, 0]].tolist() == list(range(7))
+@pytest.mark.parametrize("lengths", [[2, 4, 1], [5], [3, 3, 3], [17, 2, 16, 1, 9, 8, 4], [1, 1]])
+def test_packing(lengths: list[int]) -> None:
+    packed = Packed.of(lengths, torch.device("cpu"))
+    total = sum(lengths)
+    apart = packed.whole.take(torch.arange(float(total)).view(1, 1, total, 1))[:, 0, :, 0]
+    assert apart.flatten()[packed.slot].tolist() == list(range(total))
     torch.manual_seed(0)
-    q, k, v = (torch.randn(1, 2, 7, 8) for _ in range(3))
-    mixed = packed.attend(*(packed.unpack(part) for part in (q, k, v)), None)
-    for start, end in ((0, 2), (2, 6), (6, 7)):
-        alone = torch.nn.functional.scaled_dot_product_attention(
-            *(part[:, :, start:end] for part in (q, k, v))
-        ).transpose(1, 2)
-        torch.testing.assert_close(mixed[:, start:end], alone)
+    q, k, v = (torch.randn(1, 2, total, 8) for _ in range(3))
+    mixed = packed.attend(q, k, v, None)
+    start = 0
+    for length in lengths:
+        parts = (part[:, :, start : start + length] for part in (q, k, v))
+        alone = torch.nn.functional.scaled_dot_product_attention(*parts).transpose(1, 2)
+        torch.testing.assert_close(mixed[:, start : start + length], alone)
+        start += length
+
+
+def test_packing_pads_little() -> None:
+    lengths = [433, 109, 80, 120, 101]
+    groups = Packed.of(lengths, torch.device("cpu")).groups
+    assert sum(lengths) <= sum(group.place.numel() for group in groups) < 1.1 * sum(lengths)
+    assert [group.mask is None for group in Packed.of([7, 7], torch.device("cpu")).groups] == [True]

@@ -1,6 +1,7 @@
 """Partitions of unlike length in one sequence, so that layers compute nothing for what was left out."""
 
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -8,37 +9,76 @@ from torch.nn.functional import scaled_dot_product_attention
 
 
 @dataclass(frozen=True)
-class Packed:
-    """Where the tokens of each partition stand in a packed sequence of S tokens.
-
-    Everything that works token by token runs on the (1, S, d) sequence as it is; attention alone is padded, to
-    the longest partition.
+class _Slots:
+    """Padded places for g partitions of at most m tokens.
 
     Attributes:
-        place: (n, M) int64, the packed place of every slot of n partitions of at most M tokens; 0 for padding.
-        slot: (S,) int64, the slot of each packed token in the flattened (n, M).
-        mask: (n, 1, 1, M) bool, False for padding.
+        place: (g, m) int64, the packed place of every slot; 0 for padding.
+        mask: (g, 1, 1, m) bool, False for padding; None where nothing is padded.
     """
 
     place: Tensor
+    mask: Tensor | None
+
+    def take(self, heads: Tensor) -> Tensor:
+        """(1, heads, S, d) as (g, heads, m, d); what stands in padding means nothing."""
+        return heads[0][:, self.place].transpose(0, 1)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Where the tokens of each partition stand in a packed sequence of S tokens.
+
+    Everything that works token by token runs on the (1, S, d) sequence as it is; attention alone is padded. Partitions
+    less than half as long as others stand in a group of their own there, so that little of it is spent on padding; the
+    groups are at most as many as a partition's tokens have binary digits.
+
+    Attributes:
+        whole: slots of all n partitions, M of each.
+        slot: (S,) int64, the slot of each packed token in the flattened (n, M).
+        groups: slots of partitions of about one length.
+        order: (S,) int64, the slot of each packed token in the flattened groups, one after the other.
+    """
+
+    whole: _Slots
     slot: Tensor
-    mask: Tensor
+    groups: tuple[_Slots, ...]
+    order: Tensor
 
     @classmethod
     def of(cls, lengths: list[int], device: torch.device) -> "Packed":
         """For partitions of the given lengths, standing one after the other."""
-        counts = torch.tensor(lengths)
-        filled = torch.arange(max(lengths))[None] < counts[:, None]
-        starts = counts.cumsum(0) - counts
-        place = (starts[:, None] + torch.arange(max(lengths))[None]) * filled
-        slot = filled.flatten().nonzero().flatten()
-        return cls(place.to(device), slot.to(device), filled[:, None, None].to(device))
+        starts = list(accumulate(lengths, initial=0))
+        whole, slot = _slots(lengths, starts)
+        alike = [(max(lengths) // length).bit_length() for length in lengths]
+        groups, orders, start = [], [], 0
+        for value in set(alike):
+            chosen = [index for index, of in enumerate(alike) if of == value]
+            group, place = _slots([lengths[index] for index in chosen], [starts[index] for index in chosen])
+            groups.append(group)
+            orders.append(torch.stack((group.place.flatten()[place], place + start)))
+            start += group.place.numel()
+        places, found = torch.cat(orders, 1)
+        order = torch.empty_like(found).scatter_(0, places, found)
 
-    def unpack(self, heads: Tensor) -> Tensor:
-        """(1, heads, S, d) as (n, heads, M, d); what stands in padding means nothing."""
-        return heads[0][:, self.place].transpose(0, 1)
+        def there(slots: _Slots) -> _Slots:
+            return _Slots(slots.place.to(device), None if slots.mask is None else slots.mask.to(device))
+
+        return cls(there(whole), slot.to(device), tuple(map(there, groups)), order.to(device))
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
-        """Attention inside each partition: (n, heads, M, d) each, to (1, S, heads, d)."""
-        mixed = scaled_dot_product_attention(query, key, value, attn_mask=self.mask, scale=scaling)
-        return mixed.transpose(1, 2).flatten(0, 1)[self.slot][None]
+        """Attention inside each partition: (1, heads, S, d) each, to (1, S, heads, d)."""
+        mixed = []
+        for group in self.groups:
+            q, k, v = group.take(query), group.take(key), group.take(value)
+            mixed.append(scaled_dot_product_attention(q, k, v, attn_mask=group.mask, scale=scaling))
+        return torch.cat([part.transpose(1, 2).flatten(0, 1) for part in mixed])[self.order][None]
+
+
+def _slots(lengths: list[int], starts: list[int]) -> tuple[_Slots, Tensor]:
+    """(slots of partitions that start at `starts`, which of the flattened ones are filled)."""
+    width = torch.arange(max(lengths))[None]
+    filled = width < torch.tensor(lengths)[:, None]
+    mask = None if min(lengths) == max(lengths) else filled[:, None, None]
+    first = torch.tensor(starts[: len(lengths)])
+    return _Slots((first[:, None] + width) * filled, mask), filled.flatten().nonzero().flatten()

@@ -164,7 +164,7 @@ class _Run:
         look_ahead(reading, rank, lambda: call(hidden))
         scores = self.encoder.scores(rank.rows[0]).sum(1)
         order = scores.masked_fill(~real.to(scores.device), -1.0).argsort(dim=1, descending=True, stable=True)
-        best = order[:, : packed.place.shape[1] - self.extra] + self.extra
+        best = order[:, : packed.whole.place.shape[1] - self.extra] + self.extra
         if self.extra:
             best = torch.cat((torch.zeros_like(best[:, :1]), best), 1)
         start = torch.arange(len(best), device=best.device)[:, None] * hidden.shape[1]

@@ -188,9 +188,8 @@ def _register(name: str) -> str:
             for tap in taps:
                 tap.read(query, key, attention_mask, scaling)
             return _delegate(name, module)(module, query, key, value, attention_mask, **kwargs)
-        query, key, value = (packed.unpack(part) for part in (query, key, value))
         for tap in taps:
-            tap.read(query, key, packed.mask, scaling)
+            tap.read(packed.whole.take(query), packed.whole.take(key), packed.whole.mask, scaling)
         return packed.attend(query, key, value, scaling), None
 
     masks = AttentionMaskInterface()
