@@ -9,6 +9,7 @@ layers used), at the same depths: shares of the layers that see everything, roun
 
 import argparse
 import json
+import platform
 import statistics
 from collections.abc import Iterator
 from pathlib import Path
@@ -140,7 +141,8 @@ def main() -> None:
     if options.only in (None, "time"):
         found["time"] = time(options.repeats)
     if options.only != "page":
-        found |= {"budget": BUDGET, "shape": SHAPE, "versions": output.versions()}
+        found["settings"] = {"budget": BUDGET, "shape": SHAPE, "depths": DEPTHS, "ratios": RATIOS}
+        found |= {"machine": platform.platform(), "versions": output.versions()}
         FILE.write_text(json.dumps(found, indent=2) + "\n")
     if {"exact", "time"} <= found.keys():
         start, end = "<!-- table -->\n", "<!-- end of table -->"

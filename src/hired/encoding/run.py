@@ -50,15 +50,15 @@ class Patches:
     Attributes:
         states: one (rows, d) tensor for each of the encoder's states.
         place: (n, N) int64, the row of each patch; means nothing for patches that were left out.
-        first: (images, heads, N) float32, the full images' CLS rows in the initial layer.
-        last: (n, heads, N) float32, the partitions' CLS rows in the last layer; 0 for patches left out after the
-            encoder's cut, and without meaning for partitions that keep nothing.
+        first: (images, heads, N) float32, the full images' scores in the initial layer; None where not asked for.
+        last: (n, heads, N) float32, the partitions' scores in the last layer; 0 for patches left out after the
+            encoder's cut, and without meaning for partitions that keep nothing. None where not asked for.
     """
 
     states: list[Tensor]
     place: Tensor
-    first: Tensor
-    last: Tensor
+    first: Tensor | None
+    last: Tensor | None
 
     def rows(self, partition: Tensor, cell: Tensor) -> Tensor:
         """Encoder outputs of K patches, (K, d), the states side by side."""
@@ -67,7 +67,15 @@ class Patches:
 
 
 def run(
-    encoder: Encoder, pixels: Tensor, full: Tensor, *, divide: Divide | None, stops: bool, cut: Cut | None = None
+    encoder: Encoder,
+    pixels: Tensor,
+    full: Tensor,
+    *,
+    reads_first: bool = True,
+    reads_last: bool = True,
+    divide: Divide | None = None,
+    stops: bool = False,
+    cut: Cut | None = None,
 ) -> Patches:
     """Runs the encoder once over n partitions.
 
@@ -75,6 +83,7 @@ def run(
         encoder: the encoder.
         pixels: (n, channels, height, width).
         full: (images,) int64, which partitions are full images, beside `pixels`.
+        reads_first, reads_last: which scores are wanted.
         divide: called once, as soon as the initial layer is read; None where shares are not known so early.
         stops: leave out partitions whose share is 0 from then on.
         cut: the encoder budget, if any.
@@ -83,12 +92,13 @@ def run(
     unique, twin = distinct(pixels) if cut is None else (list(range(len(pixels))),) * 2
     batch = pixels if len(unique) == len(pixels) else pixels[torch.tensor(unique, device=pixels.device)]
     alive = torch.tensor(twin, device=pixels.device)
-    first = Tap(encoder.attention(encoder.first), encoder.cls, alive[full])
-    last = Tap(encoder.attention(encoder.last), encoder.cls)
+    first = Tap(encoder.attention(encoder.first), encoder.cls, alive[full]) if reads_first else None
+    last = Tap(encoder.attention(encoder.last), encoder.cls) if reads_last else None
+    taps = [tap for tap in (first, last) if tap is not None]
     steps = _Run(encoder, twin, alive, first, divide, stops, cut)
-    with tapping(encoder.tower, [first, last]) as reading, _steering(encoder, steps, reading), suppress(_Enough):
+    with tapping(encoder.tower, taps) as reading, _steering(encoder, steps, reading), suppress(_Enough):
         encoder.tower(batch)
-    if divide is not None and encoder.first == encoder.last:  # no layer is left that could be spared
+    if divide is not None and first is not None and encoder.first == encoder.last:  # there is no layer left to spare
         divide(encoder.scores(first.rows[0]))
     return steps.result(last)
 
@@ -104,7 +114,7 @@ class _Run:
         encoder: Encoder,
         twin: list[int],
         alive: Tensor,
-        first: Tap,
+        first: Tap | None,
         divide: Divide | None,
         stops: bool,
         cut: Cut | None,
@@ -115,12 +125,13 @@ class _Run:
         self.states: dict[int, Tensor] = {}
         self.packed: Packed | None = None
         self.real: Tensor | None = None
-        self.tokens: Tensor | None = None
+        self.tokens: Tensor | None = None  # after the cut: of each slot, its place among the `size` tokens before
+        self.size = 0
 
     def before(self, layer: int, hidden: Tensor, reading: Reading, call: Callable[[Tensor], Any]) -> Tensor:
         """What layer `layer` gets in place of the (batch, tokens, d) `hidden`; `call` runs it."""
-        if layer == self.encoder.first + 1 and layer <= self.encoder.last and self.divide is not None:
-            hidden = self._stop(hidden, self.divide)
+        if layer == self.encoder.first + 1 and layer <= self.encoder.last and self.divide and self.first:
+            hidden = self._stop(hidden, self.divide(self.encoder.scores(self.first.rows[0])))
         if self.cut is not None and layer == self.cut.layer:
             hidden = self._narrow(hidden, reading, call)
         if layer in self.encoder.states:
@@ -129,10 +140,10 @@ class _Run:
             raise _Enough
         return hidden
 
-    def _stop(self, hidden: Tensor, divide: Divide) -> Tensor:
+    def _stop(self, hidden: Tensor, shares: list[int]) -> Tensor:
         """Leaves out partitions that keep nothing; prepares the cut here, while the device is waited for anyway."""
         needed = [0] * hidden.shape[0]
-        for row, tokens in zip(self.twin, divide(self.encoder.scores(self.first.rows[0])), strict=True):
+        for row, tokens in zip(self.twin, shares, strict=True):
             needed[row] = max(needed[row], tokens)
         rows = list(range(len(needed)))
         if self.stops and not all(needed):
@@ -144,7 +155,7 @@ class _Run:
             self.alive = torch.tensor([new[row] for row in self.twin], device=hidden.device)
             hidden = hidden[index]
             self.states = {layer: state[index] for layer, state in self.states.items()}
-            self.real = self.cut.real[index] if self.cut else None
+            self.real = self.cut.real[index.to(self.cut.real.device)] if self.cut else None
         if self.cut is not None:
             self.real = self.cut.real if self.real is None else self.real
             most = self.real.shape[1]
@@ -169,25 +180,33 @@ class _Run:
             best = torch.cat((torch.zeros_like(best[:, :1]), best), 1)
         start = torch.arange(len(best), device=best.device)[:, None] * hidden.shape[1]
         chosen = (start + best).flatten()[packed.slot]
-        self.tokens = best
+        self.tokens, self.size = best, hidden.shape[1]
         self.states = {layer: state.flatten(0, 1)[chosen][None] for layer, state in self.states.items()}
         reading.packed = packed
         return hidden.flatten(0, 1)[chosen][None]
 
-    def result(self, last: Tap) -> Patches:
+    def result(self, last: Tap | None) -> Patches:
         """What was computed, by partition and patch."""
-        states = [self.states[layer].flatten(0, 1) for layer in self.encoder.states]
-        rows, patches = last.rows[0], self.first.rows[0].shape[-1]  # patches, and CLS
+        states = [self.states[layer] for layer in self.encoder.states]
+        rows = last.rows[0] if last else None
         if self.tokens is None or self.packed is None:
-            place = torch.arange(rows.shape[0] * patches, device=rows.device).view(-1, patches)
+            count, tokens = states[0].shape[:2]
+            place = torch.arange(count * tokens, device=states[0].device).view(count, tokens)
         else:
-            by_slot = torch.zeros(self.tokens.shape, dtype=torch.int64, device=rows.device)
-            by_slot.view(-1)[self.packed.slot] = torch.arange(self.packed.slot.numel(), device=rows.device)
-            place = by_slot.new_zeros(len(rows), patches).scatter_(1, self.tokens, by_slot)
-            tokens = self.tokens[:, None].expand(-1, rows.shape[1], -1)
-            rows = rows.new_zeros(*rows.shape[:2], patches).scatter_(2, tokens, rows)
-        alive, scores = self.alive.to(rows.device), self.encoder.scores
-        return Patches(states, place[alive, self.extra :], scores(self.first.rows[0]), scores(rows)[alive])
+            count, tokens = len(self.tokens), self.size
+            by_slot = torch.zeros(self.tokens.shape, dtype=torch.int64, device=self.tokens.device)
+            by_slot.view(-1)[self.packed.slot] = torch.arange(self.packed.slot.numel(), device=by_slot.device)
+            place = by_slot.new_zeros(count, tokens).scatter_(1, self.tokens, by_slot)
+            if rows is not None:
+                where = self.tokens[:, None].expand(-1, rows.shape[1], -1)
+                rows = rows.new_zeros(*rows.shape[:2], tokens).scatter_(2, where, rows)
+        alive, scores = self.alive.to(place.device), self.encoder.scores
+        return Patches(
+            states=[state.flatten(0, 1) for state in states],
+            place=place[alive, self.extra :],
+            first=scores(self.first.rows[0]) if self.first else None,
+            last=None if rows is None else scores(rows)[alive],
+        )
 
 
 @contextmanager

@@ -69,8 +69,8 @@ class Tap:
         return query[items], key[items], mask
 
 
-_BLOCK = 2**23
-"""Attention weights that `received` holds at once: 32 MB in float32, once before and once after the softmax."""
+_BLOCK = 2**22
+"""Attention weights that `received` holds at once: 16 MB in float32, once before and once after the softmax."""
 
 
 @torch.no_grad()

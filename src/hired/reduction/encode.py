@@ -70,8 +70,8 @@ def _everything(plan: Plan, encoder: Encoder) -> Encoded:
     return Encoded(
         _attention(
             plan,
-            plan.family.patch_rows(first.rows) if first else None,
-            plan.family.patch_rows(last.rows) if last else None,
+            plan.family.patch_rows(first.rows, encoder) if first else None,
+            plan.family.patch_rows(last.rows, encoder) if last else None,
         ),
         features,
     )
@@ -101,14 +101,14 @@ def _needed(plan: Plan, encoder: Encoder) -> Encoded:
         encoder,
         pixels,
         plan.family.full_images(plan.layouts).to(pixels.device),
+        reads_first=plan.method.reads_first,
+        reads_last=plan.method.reads_last,
         divide=divide if tell is not None else None,
         # A row whose newline stays may be filled up with a token of a partition that has no share.
         stops=plan.newlines == "drop",
         cut=_cut(plan, encoder),
     )
-    read = plan.method
-    attention = _attention(plan, patches.first if read.reads_first else None, patches.last if read.reads_last else None)
-    return Encoded(attention, patches=patches, shares=shares)
+    return Encoded(_attention(plan, patches.first, patches.last), patches=patches, shares=shares)
 
 
 def _cut(plan: Plan, encoder: Encoder) -> Cut | None:

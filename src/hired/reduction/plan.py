@@ -138,7 +138,7 @@ def check_encoder_budget(
         BudgetError: out of range, or together with a setting that chooses tokens it may have left out.
     """
     parsed = EncoderBudget.parse(value)
-    if parsed is not None and not hasattr(method, "shares"):
+    if parsed is not None and not (method.reads_first and hasattr(method, "shares")):
         raise BudgetError(f"encoder_budget needs shares known from the initial layer; method {method.name!r} has none")
     if parsed is not None and newlines == "keep":
         raise BudgetError('encoder_budget cannot be combined with newlines="keep": leave one of them out')

@@ -98,4 +98,4 @@ class ImageSelection:
         partition, cell = int(self._layout.partition[row]), int(self._layout.cell[row])
         if partition == STRUCTURE:
             return Token(row, None, None, None)
-        return Token(row, partition, divmod(cell, self._layout.cells[1]), self._layout.cell_box(partition, cell))
+        return Token(row, partition, divmod(cell, self._layout.cells[1]), self._layout.token_box(row))
