@@ -55,7 +55,10 @@ def test_a_narrowed_encoder_costs_what_its_parts_cost(half_b):
     early = counted(lambda: tower(pixels)) - 2 * 20 * counted(
         lambda: layers[0](torch.empty(1, 577, 1024, device="meta"), attention_mask=None)
     )
-    assert early + late(100) + late(30) == encoder_flops(config, 2, used_layers(config), narrow_after=4, kept=[100, 30])
+    attention = layers[4].self_attn
+    wide = torch.empty(2, 577, 1024, device="meta")
+    look = counted(lambda: (attention.q_proj(wide), attention.k_proj(wide), attention.v_proj(wide)))
+    assert early + look + late(100) + late(30) == encoder_flops(config, 2, used_layers(config), narrow_after=4, kept=[100, 30])
 
 
 def test_projector_flops_are_what_torch_counts(half_b):

@@ -151,7 +151,8 @@ def encoder_flops(
         config: of the whole model.
         partitions: how many are encoded, of all images.
         layers: layers computed; None for all, as transformers does. HiRED computes `used_layers(config)`.
-        narrow_after: layers after which each partition goes on with some of its patches (`encoder_budget`).
+        narrow_after: layers after which each partition goes on with some of its patches (`encoder_budget`). Ranking
+            them takes the next layer's projections to queries, keys and values, of all patches.
         kept: patches each partition goes on with then; one number a partition.
 
     Raises:
@@ -166,6 +167,8 @@ def encoder_flops(
         raise HiredError(f"kept= has {len(kept)} numbers for {partitions} partitions: give one a partition")
     embed = partitions * embed_flops(config)
     narrow = sum(_encoder_layer(tower, count + 1) for count in kept) * (total - wide)
+    if wide < total:  # the ranking: queries, keys and values of all patches
+        narrow += partitions * 6 * tower.sequence * tower.hidden**2
     return embed + partitions * wide * _encoder_layer(tower, tower.sequence) + narrow
 
 

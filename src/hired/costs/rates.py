@@ -178,7 +178,7 @@ def _encoder(clock: _Clock, model: Any, config: Any) -> tuple[float, float]:
     def through(partitions: int) -> Callable[[], Any]:
         return partial(layer, _random(model, partitions, length, int(vision.hidden_size)), attention_mask=None)
 
-    partitions = clock.size(through, 1, 8)
+    partitions = clock.size(through, 2, 8)  # one alone is slower than each of several
     spent = clock.best(through(partitions))
     whole = clock.best(partial(parts.tower, _random(model, partitions, 3, side, side)))
     flops = encoder_flops(config, partitions) - partitions * embed_flops(config)

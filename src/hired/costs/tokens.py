@@ -48,10 +48,8 @@ def narrowed(layout: Layout, budget: Budget, encoder_budget: EncoderBudget, alph
     """
     total = budget.allowance(layout)
     if total is None:
-        return list(layout.capacity)
+        return [layout.cells_per_partition] * layout.partitions
     tiles = layout.partitions - 1
     even = layout.rows.new_ones(tiles) if tiles else None
     shares = share_out(min(total, layout.tokens_real), alpha, layout.capacity, even).tolist()
-    return [
-        min(math.ceil(encoder_budget.ratio * share), most) for share, most in zip(shares, layout.capacity, strict=True)
-    ]
+    return [min(math.ceil(encoder_budget.ratio * share), layout.cells_per_partition) for share in shares]
