@@ -93,7 +93,7 @@ class EncoderBudget:
         budget = value if isinstance(value, EncoderBudget) else None
         if budget is None:
             if isinstance(value, bool) or not isinstance(value, Real):
-                raise BudgetError(f"encoder_budget must be a number such as 1.5, or None, got {value!r}")
+                raise BudgetError(f"encoder_budget must be a number such as 2, or None, got {value!r}")
             budget = cls(float(value))
         if not (math.isfinite(budget.ratio) and budget.ratio >= 1):
             raise BudgetError(

@@ -61,7 +61,7 @@ def reduce(
         variant: "paper" (made exact) or "published" (what the authors' code does); for method "hired".
         newlines: "drop" as published, or "keep" the row-end newlines of rows that keep a token, within B.
         positions: kept tokens take "consecutive" positions as published, or keep their "original" ones.
-        encoder_budget: None, or a ratio of at least 1 such as 1.5: after an early layer, the encoder goes on with only
+        encoder_budget: None, or a ratio of at least 1 such as 2: after an early layer, the encoder goes on with only
             that many times the tokens each partition may keep, its most promising ones. Faster and lossy: features
             and choice change. For method "hired" with newlines dropped.
         images: the pictures, or their (width, height), in the order of their placeholders; needed only for pixel
