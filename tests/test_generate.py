@@ -10,12 +10,12 @@ from transformers.generation.streamers import BaseStreamer
 
 import hired
 from tests.support import byhand, models, pictures
-from tests.support.reducing import MIXED, each_family, generate, kept_rows
+from tests.support.reducing import MIXED, alone, every_family, generate, kept_rows
 
 # --- The mapping -------------------------------------------------------------------------------------------------
 
 
-@each_family
+@every_family
 @pytest.mark.parametrize("kind", [dict, BatchFeature])
 def test_the_callers_inputs_are_not_changed(name: str, kind: Any) -> None:
     model = models.shared(name)
@@ -28,7 +28,7 @@ def test_the_callers_inputs_are_not_changed(name: str, kind: Any) -> None:
     assert isinstance(reduced, BatchFeature)
 
 
-@each_family
+@every_family
 def test_generate_any_number_of_times_on_one_mapping(name: str) -> None:
     model = models.shared(name)
     reduced = hired.reduce(model, pictures.inputs(name, [[(64, 64), (96, 20)], [(20, 70)]]), 0.25)
@@ -41,7 +41,7 @@ def test_generate_any_number_of_times_on_one_mapping(name: str) -> None:
         assert torch.equal(model(**reduced).logits, model(**reduced).logits)
 
 
-@each_family
+@every_family
 @pytest.mark.parametrize("positions", ["consecutive", "original"])
 def test_beams_over_unequal_images_equal_beams_over_each_row(name: str, positions: Any) -> None:
     model = models.shared(name)
@@ -50,18 +50,12 @@ def test_beams_over_unequal_images_equal_beams_over_each_row(name: str, position
     reduced = hired.reduce(model, inputs, 0.25, positions=positions)
     settings = {"num_beams": 3, "eos_token_id": None, "pad_token_id": 0, "max_new_tokens": 5}
     together = generate(model, reduced, **settings)
-    start = 0
-    for index, row in enumerate(rows):
-        some = slice(start, start + len(row))
-        start += len(row)
-        ids = inputs["input_ids"][index][inputs["attention_mask"][index].bool()][None]
-        alone = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-        alone |= {key: inputs[key][some] for key in ("pixel_values", "image_sizes") if key in inputs}
-        new = generate(model, hired.reduce(model, alone, 0.25, positions=positions), **settings)
+    for index in range(len(rows)):
+        new = generate(model, hired.reduce(model, alone(inputs, rows, index), 0.25, positions=positions), **settings)
         assert new[0].tolist() == together[index].tolist()
 
 
-@each_family
+@every_family
 def test_num_return_sequences(name: str) -> None:
     model = models.shared(name)
     reduced = hired.reduce(model, pictures.inputs(name, [[(64, 64), (96, 20)], [(20, 70)]]), 0.25)
@@ -73,7 +67,7 @@ def test_num_return_sequences(name: str) -> None:
     assert generate(model, reduced, do_sample=True, num_return_sequences=4).shape[0] == 8
 
 
-@each_family
+@every_family
 def test_output_is_sliced_by_the_reduced_prompt(name: str) -> None:
     model = models.shared(name)
     reduced = hired.reduce(model, pictures.inputs(name, [[(64, 64)]]), 0.25)
@@ -95,7 +89,7 @@ class Collector(BaseStreamer):
         self.ended = True
 
 
-@each_family
+@every_family
 def test_streamers(name: str) -> None:
     model = models.shared(name)
     reduced = hired.reduce(model, pictures.inputs(name, [[(64, 64)]]), 0.25)
@@ -106,7 +100,7 @@ def test_streamers(name: str) -> None:
     assert [token for call in streamer.calls[1:] for token in call] == new[0].tolist()
 
 
-@each_family
+@every_family
 @pytest.mark.parametrize("positions", ["consecutive", "original"])
 def test_a_second_turn_with_the_kept_cache(name: str, positions: Any) -> None:
     model = models.shared(name)
@@ -131,14 +125,14 @@ def test_a_second_turn_with_the_kept_cache(name: str, positions: Any) -> None:
     assert first.sequences[0, reduced["input_ids"].shape[1] :].tolist() == byhand.decode(model, row, 4, stop=None)
 
 
-@each_family
+@every_family
 def test_to_moves_and_casts_the_features_too(name: str) -> None:
     reduced = hired.reduce(models.shared(name), pictures.inputs(name, MIXED), 0.25)
     width = reduced["input_ids"].shape[1]
     assert reduced.to(torch.bfloat16) is reduced
     assert {f.dtype for f in reduced["mm_encoder_outputs"]["image"].pooler_output} == {torch.bfloat16}
     assert reduced["input_ids"].dtype == torch.int64
-    model = models.CASES[name].model().to(torch.bfloat16)
+    model = models.ALL[name].model().to(torch.bfloat16)
     assert generate(model, reduced).shape[0] == 3
     moved = reduced.to("meta")
     assert moved["input_ids"].shape == (3, width)
@@ -147,9 +141,9 @@ def test_to_moves_and_casts_the_features_too(name: str) -> None:
     assert len(moved.selection) == len(reduced.selection) == 3
 
 
-@each_family
+@every_family
 def test_no_gradients_unless_the_model_trains(name: str) -> None:
-    model = models.CASES[name].model()
+    model = models.ALL[name].model()
     inputs = pictures.inputs(name, [[(64, 64)]])
     inputs["labels"] = inputs["input_ids"].masked_fill(inputs["input_ids"] == model.config.image_token_id, -100)
     reduced = hired.reduce(model, inputs, 0.25)
@@ -162,9 +156,9 @@ def test_no_gradients_unless_the_model_trains(name: str) -> None:
     assert float(projector.grad.abs().sum()) > 0
 
 
-@each_family
+@every_family
 def test_the_encoder_runs_once(name: str) -> None:
-    model = models.CASES[name].model()
+    model = models.ALL[name].model()
     calls = []
     model.model.vision_tower.register_forward_pre_hook(lambda *_: calls.append(1))
     reduced = hired.reduce(model, pictures.inputs(name, MIXED), 0.25)
@@ -177,11 +171,11 @@ def test_the_encoder_runs_once(name: str) -> None:
 # --- Dispatch ----------------------------------------------------------------------------------------------------
 
 
-@each_family
+@every_family
 @pytest.mark.filterwarnings("ignore:You are calling .generate")
 @pytest.mark.parametrize("offload", ["none", "language_model", "vision_tower", "all"])
 def test_device_map(name: str, offload: str) -> None:
-    model = models.CASES[name].model()
+    model = models.ALL[name].model()
     if offload == "none":
         model = dispatch_model(model, device_map={"": "cpu"}, force_hooks=True)
     elif offload == "all":

@@ -9,6 +9,7 @@ import hired
 from hired.families import FAMILIES, family_of
 from hired.methods import METHODS
 from tests.support import models, pictures
+from tests.support.reducing import budgeted
 
 CASES = [model_type for family in FAMILIES for model_type in family.model_types]
 MET = ("hired", "uniform", "random")
@@ -16,7 +17,7 @@ MET = ("hired", "uniform", "random")
 
 
 def test_every_family_has_a_tiny_model() -> None:
-    assert sorted(CASES) == sorted(models.CASES), "tests/support/models.py needs one Case for every model_type"
+    assert sorted(CASES) == sorted(models.ALL), "tests/support/models.py needs one Case for every model_type"
     for name in CASES:
         assert name in family_of(models.shared(name)).model_types
 
@@ -32,7 +33,7 @@ def test_the_registries_say_what_the_docs_need() -> None:
 
 @pytest.fixture(scope="module")
 def half() -> dict[str, Any]:
-    return {name: models.CASES[name].model().to(torch.bfloat16) for name in CASES}
+    return {name: models.ALL[name].model().to(torch.bfloat16) for name in CASES}
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -48,7 +49,7 @@ def test_matrix(name: str, method: str, budget: float, dtype: torch.dtype, half:
     features = reduced["mm_encoder_outputs"]["image"].pooler_output
     assert len(reduced.selection) == len(features) == 5
     for entry, feature in zip(reduced.selection, features, strict=True):
-        allowed = int(budget * entry.partitions * 16 + 1e-9) if budget <= 1 else int(budget)
+        allowed = int(budget * budgeted(name, entry) + 1e-9) if budget <= 1 else int(budget)
         assert feature.shape[0] == entry.tokens_kept
         assert feature.dtype == dtype
         if budget == 1 or allowed >= entry.tokens_full:

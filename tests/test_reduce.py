@@ -9,12 +9,21 @@ import torch
 import hired
 from hired.methods.baselines import Random
 from tests.support import byhand, models, pictures
-from tests.support.reducing import MIXED, N, each_family, generate, image_tokens, kept_rows, partitions
+from tests.support.reducing import (
+    MIXED,
+    N,
+    alone,
+    budgeted,
+    every_family,
+    generate,
+    image_tokens,
+    kept_rows,
+)
 
 # --- Budgets -----------------------------------------------------------------------------------------------------
 
 
-@each_family
+@every_family
 @pytest.mark.parametrize("budget", [0.9, 0.5, 0.29, 0.2, 0.1, 0.07, 2, 7, 16, 17, 60, 84, 88, 1000])
 def test_exactly_the_budget_is_kept(name: str, budget: float) -> None:
     model = models.shared(name)
@@ -22,7 +31,7 @@ def test_exactly_the_budget_is_kept(name: str, budget: float) -> None:
     reduced = hired.reduce(model, inputs, budget)
     before = image_tokens(model, inputs)
     for entry, full, left in zip(reduced.selection, before, image_tokens(model, reduced), strict=True):
-        allowed = math.floor(round(budget * 100) * partitions(entry) * N / 100) if budget <= 1 else budget
+        allowed = math.floor(round(budget * 100) * budgeted(name, entry) / 100) if budget <= 1 else budget
         untouched = allowed >= full
         assert entry.tokens_full == full
         assert left == entry.tokens_kept == (full if untouched else min(allowed, entry.tokens_real))
@@ -31,13 +40,13 @@ def test_exactly_the_budget_is_kept(name: str, budget: float) -> None:
         assert entry.share_kept == pytest.approx(sum(entry.per_partition) / entry.tokens_real)
 
 
-@each_family
+@every_family
 @pytest.mark.parametrize("budget", [0.5, 0.2, 7, 40])
 def test_newlines_kept_count_within_the_budget(name: str, budget: float) -> None:
     model = models.shared(name)
     reduced = hired.reduce(model, pictures.inputs(name, [[size] for size in pictures.UNLIKE]), budget, newlines="keep")
     for entry, left in zip(reduced.selection, image_tokens(model, reduced), strict=True):
-        allowed = int(budget * partitions(entry) * N) if budget <= 1 else int(budget)
+        allowed = int(budget * budgeted(name, entry)) if budget <= 1 else int(budget)
         assert left == entry.tokens_kept == min(allowed, entry.tokens_full)
         newlines = [token for token in entry.tokens if token.partition is None]
         assert len(newlines) == entry.tokens_kept - sum(entry.per_partition)
@@ -57,7 +66,7 @@ def test_newlines_end_the_rows_that_keep_a_token() -> None:
     assert tiles == ends
 
 
-@each_family
+@every_family
 def test_budget_one_is_the_untouched_model(name: str) -> None:
     model = models.shared(name)
     for side in ("left", "right"):
@@ -89,7 +98,7 @@ def test_alpha_is_the_full_images_share() -> None:
     assert shares == {0: 0, 0.25: 2, 0.5: 5, 1: 10}
 
 
-@each_family
+@every_family
 def test_methods_by_name_and_by_object(name: str) -> None:
     model, inputs = models.shared(name), pictures.inputs(name, [[(64, 64)]])
     seven = hired.reduce(model, inputs, 6, method=Random(seed=7)).selection[0].rows
@@ -100,7 +109,7 @@ def test_methods_by_name_and_by_object(name: str) -> None:
 # --- Against a by-hand reference ---------------------------------------------------------------------------------
 
 
-@each_family
+@every_family
 @pytest.mark.parametrize("newlines", ["drop", "keep"])
 @pytest.mark.parametrize("positions", ["consecutive", "original"])
 @pytest.mark.parametrize("side", ["left", "right"])
@@ -133,7 +142,7 @@ def test_logits_and_loss_equal_the_by_hand_ones(name: str, newlines: Any, positi
     assert float(output.loss) == pytest.approx(byhand.loss(model, rows), rel=1e-4)
 
 
-@each_family
+@every_family
 @pytest.mark.parametrize("newlines", ["drop", "keep"])
 @pytest.mark.parametrize("positions", ["consecutive", "original"])
 @pytest.mark.parametrize("budget", [0.3, 7])
@@ -147,7 +156,7 @@ def test_greedy_decoding_equals_a_by_hand_loop(name: str, newlines: Any, positio
         assert got == byhand.decode(model, row, 8, stop=None)
 
 
-@each_family
+@every_family
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_the_longest_row_may_become_the_shortest(name: str, side: str) -> None:
     model = models.shared(name)
@@ -186,7 +195,7 @@ def test_the_callers_own_positions_are_cut_alike() -> None:
 # --- Batches -----------------------------------------------------------------------------------------------------
 
 
-@each_family
+@every_family
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_rows_are_padded_again_on_their_side(name: str, side: str) -> None:
     model = models.shared(name)
@@ -206,41 +215,35 @@ def test_rows_are_padded_again_on_their_side(name: str, side: str) -> None:
         assert plain[0] == plain[1]
 
 
-@each_family
+@every_family
 def test_an_images_selection_does_not_depend_on_the_batch(name: str) -> None:
     model = models.shared(name)
     together = hired.reduce(model, pictures.inputs(name, [[size] for size in pictures.UNLIKE]), 0.25)
     for index, size in enumerate(pictures.UNLIKE):
         picture = pictures.noise(size, 100 * index)
         inputs = models.processor(name)(text="<image>\nq", images=picture, return_tensors="pt")
-        alone = hired.reduce(model, inputs, 0.25)
-        assert alone.selection[0].rows == together.selection[index].rows
+        single = hired.reduce(model, inputs, 0.25)
+        assert single.selection[0].rows == together.selection[index].rows
         for one, other in zip(
-            alone["mm_encoder_outputs"]["image"].pooler_output[0],
+            single["mm_encoder_outputs"]["image"].pooler_output[0],
             together["mm_encoder_outputs"]["image"].pooler_output[index],
             strict=True,
         ):
             torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
 
 
-@each_family
+@every_family
 def test_rows_generate_alike_alone_and_in_a_batch(name: str) -> None:
     model = models.shared(name)
     rows = [[(64, 64), (96, 20)], [(20, 70)], None]
     inputs = pictures.inputs(name, rows)
     together = generate(model, hired.reduce(model, inputs, 0.25), eos_token_id=None, pad_token_id=0)
     for index in range(len(rows)):
-        ids = inputs["input_ids"][index][inputs["attention_mask"][index].bool()][None]
-        start = sum(len(row or ()) for row in rows[:index])
-        some = slice(start, start + len(rows[index] or ()))
-        alone = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-        if rows[index]:
-            alone |= {key: inputs[key][some] for key in ("pixel_values", "image_sizes") if key in inputs}
-        new = generate(model, hired.reduce(model, alone, 0.25), eos_token_id=None, pad_token_id=0)
+        new = generate(model, hired.reduce(model, alone(inputs, rows, index), 0.25), eos_token_id=None, pad_token_id=0)
         assert new[0].tolist() == together[index].tolist()
 
 
-@each_family
+@every_family
 def test_text_only_batches_pass_through(name: str) -> None:
     model = models.shared(name)
     inputs = pictures.inputs(name, [None, None])
@@ -251,7 +254,7 @@ def test_text_only_batches_pass_through(name: str) -> None:
     assert torch.equal(generate(model, reduced), generate(model, inputs))
 
 
-@each_family
+@every_family
 def test_inputs_without_an_attention_mask(name: str) -> None:
     model = models.shared(name)
     inputs = pictures.inputs(name, [[(64, 64)]])
@@ -263,7 +266,7 @@ def test_inputs_without_an_attention_mask(name: str) -> None:
     assert torch.equal(generate(model, without), generate(model, with_mask))
 
 
-@each_family
+@every_family
 def test_original_positions_without_a_mask_are_not_taken_for_packed_sequences(name: str) -> None:
     model = models.shared(name)
     inputs = pictures.inputs(name, [[(64, 64)]])
@@ -292,10 +295,10 @@ def test_a_mask_is_added_where_rows_become_unequal() -> None:
     assert torch.equal(got, first["input_ids"][0])
 
 
-@each_family
+@every_family
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision(name: str, dtype: torch.dtype) -> None:
-    model = models.CASES[name].model().to(dtype)
+    model = models.ALL[name].model().to(dtype)
     inputs = pictures.inputs(name, MIXED).to(dtype)
     reduced = hired.reduce(model, inputs, 0.25)
     features = reduced["mm_encoder_outputs"]["image"].pooler_output

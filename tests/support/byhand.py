@@ -34,7 +34,7 @@ def rows(model: Any, inputs: Any, kept: list[list[int]], positions: str) -> list
     ids = inputs["input_ids"]
     mask = inputs.get("attention_mask")
     mask = torch.ones_like(ids) if mask is None else mask
-    given = {key: inputs[key] for key in ("pixel_values", "image_sizes") if key in inputs}
+    given = {key: inputs[key] for key in ("pixel_values", "image_sizes", "batch_num_images") if key in inputs}
     images = list(model.get_image_features(**given, return_dict=True).pooler_output) if given else []
     image_id, made, image = model.config.image_token_id, [], 0
     for row in range(ids.shape[0]):

@@ -35,6 +35,14 @@ def best_grid(width: int, height: int, pinpoints: list[list[int]]) -> tuple[int,
     return choice
 
 
+def padding(width: int, height: int, down: int, across: int) -> tuple[int, int]:
+    """Rows and columns of padding cells that the model takes off either end of a canvas of down x across cells."""
+    # As many whole cells off both ends as fit half of the padding.
+    if Fraction(width, height) > Fraction(across, down):
+        return (down - int(Fraction(height * across, width))) // 2, 0
+    return 0, (across - int(Fraction(width * down, height))) // 2
+
+
 def slow_layout(width: int, height: int, pinpoints: list[list[int]] = models.PINPOINTS) -> Plain:
     """The visual tokens of a picture as LLaVA-NeXT hands them to its LLM."""
     canvas_h, canvas_w = best_grid(width, height, pinpoints)
@@ -42,13 +50,8 @@ def slow_layout(width: int, height: int, pinpoints: list[list[int]] = models.PIN
     scale = min(Fraction(canvas_w, width), Fraction(canvas_h, height))
     shown = (min(ceil(width * scale), canvas_w), min(ceil(height * scale), canvas_h))
     tokens: list[tuple[int, int, int] | None] = [(0, r, c) for r in range(CELLS) for c in range(CELLS)]
-    # The model unpads in cells: as many whole cells off both ends as fit half of the padding.
     across, down = columns * CELLS, rows * CELLS
-    skip_x = skip_y = 0
-    if Fraction(width, height) > Fraction(across, down):
-        skip_y = (down - int(Fraction(height * across, width))) // 2
-    else:
-        skip_x = (across - int(Fraction(width * down, height))) // 2
+    skip_y, skip_x = padding(width, height, down, across)
     for y in range(skip_y, down - skip_y):
         for x in range(skip_x, across - skip_x):
             tokens.append((1 + (y // CELLS) * columns + x // CELLS, y % CELLS, x % CELLS))

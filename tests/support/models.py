@@ -1,6 +1,7 @@
 """Small models with random weights and real processors, built from configurations: no hub, no files.
 
-A family has one `Case` here; tests find the cases through `CASES`, in step with `hired.families`.
+A family has one `Case` here; tests find the cases through `ALL`, in step with `hired.families`, and through `CASES`,
+those whose processors load without torchvision.
 """
 
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+import pytest
 import torch
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import (
@@ -20,9 +22,15 @@ from transformers import (
     LlavaNextForConditionalGeneration,
     LlavaNextImageProcessorPil,
     LlavaNextProcessor,
+    LlavaOnevisionConfig,
+    LlavaOnevisionForConditionalGeneration,
+    LlavaOnevisionImageProcessorPil,
+    LlavaOnevisionProcessor,
     LlavaProcessor,
     PreTrainedTokenizerFast,
+    SiglipVisionConfig,
 )
+from transformers.utils import is_torchvision_available
 
 SIDE, PATCH = 32, 8
 PINPOINTS = [[SIDE * r, SIDE * c] for r, c in ((1, 1), (1, 2), (2, 1), (1, 3), (3, 1), (2, 2), (2, 3))]
@@ -83,11 +91,17 @@ class Case:
         name: `model_type` of the family.
         model: makes the model, always with the same weights.
         processor: makes the processor, for a padding side.
+        side: side of the encoder's input in pixels.
+        pinpoints: sizes (height, width) of the grids a picture may be cut into.
+        by_prompt: the processor is told which pictures share a prompt.
     """
 
     name: str
     model: Callable[[], Any]
     processor: Callable[[str], Any]
+    side: int = SIDE
+    pinpoints: tuple[tuple[int, int], ...] = tuple((h, w) for h, w in PINPOINTS)
+    by_prompt: bool = False
 
 
 def _seeded(make: Callable[[], Any]) -> Any:
@@ -144,19 +158,93 @@ def llava_processor(padding_side: str = "left") -> Any:
     )
 
 
+# As in SigLIP-384 with patches of 14, a strip at the far edges is no whole patch and is not seen.
+ONEVISION_SIDE = SIDE + 2
+ONEVISION_PINPOINTS = [[h // SIDE * ONEVISION_SIDE, w // SIDE * ONEVISION_SIDE] for h, w in PINPOINTS]
+MOST_PARTITIONS = "anyres_max_2"
+"""Grids of three sub-images and more are resampled."""
+
+
+def siglip(**settings: Any) -> SiglipVisionConfig:
+    return SiglipVisionConfig(
+        **{
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 2,
+            "image_size": ONEVISION_SIDE,
+            "patch_size": PATCH,
+            "vision_use_head": False,
+            **settings,
+        }
+    )
+
+
+def llava_onevision() -> Any:
+    config = LlavaOnevisionConfig(
+        vision_config=siglip(),
+        text_config=text(),
+        image_grid_pinpoints=ONEVISION_PINPOINTS,
+        vision_aspect_ratio=MOST_PARTITIONS,
+        image_token_index=IMAGE_ID,
+        video_token_index=WORDS.index("C"),
+    )
+    model = _seeded(lambda: LlavaOnevisionForConditionalGeneration(config))
+    for name, parameter in model.model.vision_tower.named_parameters():
+        if "q_proj.weight" in name or "k_proj.weight" in name:
+            parameter.data *= 3  # attention far from uniform, as in a trained encoder
+    return model
+
+
+def llava_onevision_processor(padding_side: str = "left") -> Any:
+    from transformers import LlavaOnevisionVideoProcessor
+
+    return LlavaOnevisionProcessor(
+        LlavaOnevisionImageProcessorPil(
+            size={"height": ONEVISION_SIDE, "width": ONEVISION_SIDE}, image_grid_pinpoints=ONEVISION_PINPOINTS
+        ),
+        tokenizer(padding_side),
+        LlavaOnevisionVideoProcessor(),
+        num_image_tokens=(SIDE // PATCH) ** 2,
+        vision_feature_select_strategy="full",
+        vision_aspect_ratio=MOST_PARTITIONS,
+        video_token="C",
+    )
+
+
 CASES = {
     "llava_next": Case("llava_next", llava_next, llava_next_processor),
     "llava": Case("llava", llava, llava_processor),
 }
+"""Families whose processors load without torchvision."""
+
+WITH_TORCHVISION = {
+    "llava_onevision": Case(
+        "llava_onevision",
+        llava_onevision,
+        llava_onevision_processor,
+        side=ONEVISION_SIDE,
+        pinpoints=tuple((h, w) for h, w in ONEVISION_PINPOINTS),
+        by_prompt=True,
+    ),
+}
+
+ALL = {**CASES, **WITH_TORCHVISION}
 
 
 @cache
 def shared(name: str) -> Any:
     """The model of a case, shared by tests that leave it as it is."""
-    return CASES[name].model()
+    return ALL[name].model()
 
 
 @cache
+def _processor(name: str, padding_side: str) -> Any:
+    return ALL[name].processor(padding_side)
+
+
 def processor(name: str, padding_side: str = "left") -> Any:
-    """The processor of a case."""
-    return CASES[name].processor(padding_side)
+    """The processor of a case; skips the test where it cannot be loaded."""
+    if name in WITH_TORCHVISION and not is_torchvision_available():
+        pytest.skip(f"the processor of {name} needs torchvision: run `make test-families`")
+    return _processor(name, padding_side)

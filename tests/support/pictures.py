@@ -30,13 +30,16 @@ def inputs(
     seed: int = 0,
 ) -> Any:
     """The processor's output for one row of pictures of the given sizes per prompt; None or () is a text-only row."""
-    pictures, prompts = [], []
+    pictures: list[Any] = []
+    prompts = []
+    by_prompt = models.ALL[name].by_prompt
     for index, row in enumerate(rows):
         row = row or ()
-        pictures += [noise(size, seed + 100 * index + place) for place, size in enumerate(row)]
+        made = [noise(size, seed + 100 * index + place) for place, size in enumerate(row)]
+        pictures += [made] if by_prompt else made
         # Text before, between and after the pictures.
         prompts.append("ab" * (index + 1) + "".join("<image>\n" + "c" * place for place in range(len(row))))
         prompts[-1] += texts[index % len(texts)]
     processor = models.processor(name, side)
     padding = {"padding": True} if len(rows) > 1 else {}
-    return processor(text=prompts, images=pictures or None, return_tensors="pt", **padding)
+    return processor(text=prompts, images=pictures if any(rows) else None, return_tensors="pt", **padding)

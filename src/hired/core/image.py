@@ -10,7 +10,9 @@ from hired.core.layout import Layout
 
 @dataclass(frozen=True)
 class Attention:
-    """CLS attention rows of one image, float32, None where the method asked for none.
+    """Attention of one image, float32, None where the method asked for none.
+
+    The CLS token's rows over the N tokens of a partition; in encoders without one, what each token receives.
 
     Attributes:
         first: (heads, N) of the full image in the initial layer.

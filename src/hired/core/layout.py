@@ -1,6 +1,7 @@
 """Where every visual token of one image comes from."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,6 +10,21 @@ STRUCTURE = -1
 """Value of `Layout.partition` and `Layout.cell` for a token that shows no patch (a row-end newline)."""
 
 Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Mixing:
+    """What tokens show that are each made of several cells, as after a resampling of the sub-images (T tokens).
+
+    Attributes:
+        index: (T, k) int64, the cells of each token as partition * N + cell; 0 for a newline.
+        weight: (T, k) float32, what each cell contributes; every row sums to 1, that of a newline to 0.
+        boxes: (T, 4) float64, the rectangle each token shows, as `Layout.boxes`.
+    """
+
+    index: Tensor
+    weight: Tensor
+    boxes: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +48,8 @@ class Layout:
             input where `size` is None. A sub-image may reach beyond the picture where its canvas is padded.
         size: the picture as (width, height) in pixels, None when unknown.
         capacity: patch tokens each partition holds after unpadding, P numbers.
+        mixing: None where every token is one cell. Else what the tokens are made of; `partition` and `cell` then name
+            the cell in the middle of each token.
     """
 
     partition: Tensor
@@ -44,6 +62,7 @@ class Layout:
     boxes: tuple[Box, ...]
     size: tuple[int, int] | None
     capacity: tuple[int, ...]
+    mixing: Mixing | None = None
 
     @classmethod
     def build(
@@ -56,6 +75,7 @@ class Layout:
         grid: tuple[int, int] = (0, 0),
         boxes: tuple[Box, ...],
         size: tuple[int, int] | None,
+        mixing: Mixing | None = None,
     ) -> "Layout":
         """A layout with what follows from its geometry filled in. Tensors are expected on the CPU."""
         x0, y0, x1, y1 = boxes[0]
@@ -73,12 +93,17 @@ class Layout:
             boxes=boxes,
             size=size,
             capacity=tuple(torch.bincount(real, minlength=len(boxes)).tolist()),
+            mixing=mixing,
         )
 
     def to(self, device: torch.device) -> "Layout":
         """The same layout with its tensors on `device`."""
         names = ("partition", "cell", "line", "rows", "columns")
-        return replace(self, **{name: getattr(self, name).to(device) for name in names})
+        moved: dict[str, Any] = {name: getattr(self, name).to(device) for name in names}
+        if self.mixing is not None:
+            mixing = self.mixing
+            moved["mixing"] = replace(mixing, index=mixing.index.to(device), weight=mixing.weight.to(device))
+        return replace(self, **moved)
 
     @property
     def tokens_full(self) -> int:
@@ -100,19 +125,46 @@ class Layout:
         """Tokens of one partition before unpadding (N)."""
         return self.cells[0] * self.cells[1]
 
+    @property
+    def tokens_budgeted(self) -> int:
+        """Tokens that a budget given as a share is a share of: P x N, or R where the model mixes cells."""
+        return self.partitions * self.cells_per_partition if self.mixing is None else self.tokens_real
+
+    def of_tokens(self, values: Tensor) -> Tensor:
+        """The values of tokens, (T,), from those of cells, (P, N): a token made of several cells has their mean.
+
+        What stands at newlines means nothing.
+        """
+        if self.mixing is None:
+            return values[self.partition.clamp(min=0), self.cell.clamp(min=0)]
+        return (values.flatten()[self.mixing.index] * self.mixing.weight.to(values.dtype)).sum(-1)
+
+    def token_box(self, row: int) -> Box:
+        """The rectangle that patch token `row` shows, in the pixels of `boxes`, cut at the picture's edge."""
+        if self.mixing is None:
+            return self.cell_box(int(self.partition[row]), int(self.cell[row]))
+        x0, y0, x1, y1 = self.mixing.boxes[row].tolist()
+        return self._inside((x0, y0, x1, y1))
+
     def cell_box(self, partition: int, cell: int) -> Box:
-        """The rectangle one cell of one partition shows, in the pixels of `boxes`, cut at the picture's edge."""
+        """The rectangle one cell of one partition shows, in the pixels of `boxes`, cut at the picture's edge.
+
+        A cell that shows padding only has a rectangle without area.
+        """
         x0, y0, x1, y1 = self.boxes[partition]
         rows, columns = self.cells
         row, column = divmod(cell, columns)
         width, height = (x1 - x0) / columns, (y1 - y0) / rows
-        left, top, right, bottom = (0.0, 0.0, *map(float, self.size)) if self.size else self.boxes[0]
-        return (
-            max(left, x0 + column * width),
-            max(top, y0 + row * height),
-            min(right, x0 + (column + 1) * width),
-            min(bottom, y0 + (row + 1) * height),
+        return self._inside(
+            (x0 + column * width, y0 + row * height, x0 + (column + 1) * width, y0 + (row + 1) * height)
         )
+
+    def _inside(self, box: Box) -> Box:
+        """The part of a rectangle that lies in the picture."""
+        left, top, right, bottom = (0.0, 0.0, *map(float, self.size)) if self.size else self.boxes[0]
+        x0, x1 = (min(max(x, left), right) for x in (box[0], box[2]))
+        y0, y1 = (min(max(y, top), bottom) for y in (box[1], box[3]))
+        return x0, y0, x1, y1
 
 
 def _overlap(spans: list[tuple[float, float]], length: float, cells: int) -> Tensor:

@@ -6,12 +6,14 @@ from hired.errors import UnsupportedModelError
 from hired.families.base import Encoder, Family
 from hired.families.llava import Llava
 from hired.families.llava_next import LlavaNext
+from hired.families.llava_onevision import LlavaOnevision
 
 __all__ = ["FAMILIES", "Encoder", "Family", "family_for", "family_of", "supported"]
 
 FAMILIES: tuple[Family, ...] = (
     LlavaNext(),
     Llava(),
+    LlavaOnevision(),
 )
 
 

@@ -1,5 +1,6 @@
 """What HiRED must know of a model family. A family is one file with one subclass of `Family`."""
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from hired.core.layout import Layout
+from hired.core.layout import Box, Layout
 from hired.errors import InputsError, UnsupportedModelError
 
 Size = tuple[int, int]
@@ -36,14 +37,18 @@ class Encoder:
         states: which hidden states make the features, put side by side: i is the input of layer i, `len(layers)`
             the output of the last one.
         first: index of the initial layer (paper: l_init = 0).
-        cls: index of the CLS token in the encoder's sequence.
+        cls: index of the CLS token in the encoder's sequence; None for an encoder without one, whose scores are the
+            attention that each patch receives, averaged over all queries.
+        merge: (N, k) int64, the k encoder patches that each visual token is made of where the model merges equally
+            many patches of a partition (pixel shuffle, 2 x 2 merger, average pool); None where a token is one patch.
     """
 
     tower: Any
     layers: Sequence[nn.Module]
     states: tuple[int, ...]
     first: int = 0
-    cls: int = 0
+    cls: int | None = 0
+    merge: Tensor | None = None
 
     @property
     def last(self) -> int:
@@ -54,6 +59,15 @@ class Encoder:
         """The attention module of a layer."""
         module: nn.Module = self.layers[layer].self_attn  # type: ignore[assignment]
         return module
+
+    def scores(self, rows: Tensor) -> Tensor:
+        """What a tap read, (..., keys), over the N visual tokens of a partition: without the key of the CLS token, and
+        pooled as `merge` says, a token having the mean of its patches.
+        """
+        if self.cls is not None:
+            last = self.cls % rows.shape[-1]
+            rows = torch.cat((rows[..., :last], rows[..., last + 1 :]), -1) if last else rows[..., 1:]
+        return rows if self.merge is None else rows[..., self.merge.to(rows.device)].mean(-1)
 
 
 class Family:
@@ -143,9 +157,9 @@ class Family:
         counts = torch.tensor([0] + [layout.partitions for layout in layouts[:-1]])
         return counts.cumsum(0)
 
-    def patch_rows(self, rows: list[Tensor]) -> Tensor:
-        """What a tap read, as one (items, heads, N) tensor over patches: the CLS token is the first key."""
-        return torch.cat(rows)[:, :, 1:]
+    def patch_rows(self, rows: list[Tensor], encoder: Encoder) -> Tensor:
+        """What a tap read, one entry a call of its layer, as one (items, heads, N) tensor over visual tokens."""
+        return encoder.scores(torch.cat(rows))
 
 
 def core_model(model: Any) -> Any:
@@ -154,17 +168,17 @@ def core_model(model: Any) -> Any:
     return (unwrap() if callable(unwrap) else model).base_model
 
 
-def clip_parts(model: Any) -> Encoder:
-    """The parts of a CLIP vision tower used as LLaVA uses it.
+def tower_parts(model: Any) -> Encoder:
+    """The parts of a CLIP or SigLIP vision tower used as LLaVA uses it.
+
+    SigLIP has no CLS token. Its pooling head, where a checkpoint has one, attends with a learned probe, but LLaVA's
+    training never saw it and the towers come without it, so the attention received stands in.
 
     Raises:
         UnsupportedModelError: another tower, or features that are not a layer's output.
     """
     config, kind = model.config, model.config.vision_config.model_type
-    if kind != "clip_vision_model":
-        raise UnsupportedModelError(
-            f"the vision encoder {kind!r} has no CLS token HiRED can read: use a checkpoint with a CLIP tower"
-        )
+    check_square(model)
     tower = core_model(model).vision_tower
     layers = _encoder_layers(tower)
     used = config.vision_feature_layer
@@ -172,7 +186,7 @@ def clip_parts(model: Any) -> Encoder:
     states = tuple(index if index >= 0 else count + 1 + index for index in ([used] if isinstance(used, int) else used))
     if not (1 <= max(states) <= count and min(states) >= 0):
         raise UnsupportedModelError(f"vision_feature_layer={used} is not the output of one of {count} encoder layers")
-    return Encoder(tower=tower, layers=layers, states=states)
+    return Encoder(tower=tower, layers=layers, states=states, cls=0 if kind == "clip_vision_model" else None)
 
 
 def _encoder_layers(tower: Any) -> Any:
@@ -182,28 +196,34 @@ def _encoder_layers(tower: Any) -> Any:
     raise UnsupportedModelError(f"no encoder layers found in {type(tower).__name__}")
 
 
-SQUARE_TOWERS = ("clip_vision_model", "siglip_vision_model")
-"""Encoders that see one square of a fixed size, whatever the picture."""
+SQUARE_TOWERS = {"clip_vision_model": "default", "siglip_vision_model": "full"}
+"""Encoders that see one square of a fixed size, whatever the picture, and the strategy that selects their patches."""
+
+
+def check_square(model: Any) -> None:
+    """Raises `UnsupportedModelError` for an encoder of another kind, or one whose tokens are not just its patches."""
+    kind, strategy = model.config.vision_config.model_type, model.config.vision_feature_select_strategy
+    if kind not in SQUARE_TOWERS:
+        raise UnsupportedModelError(
+            f"the vision encoder {kind!r} is not supported here: known are {', '.join(SQUARE_TOWERS)}"
+        )
+    if strategy != SQUARE_TOWERS[kind]:
+        wrong = "keeps the CLS token among the visual tokens" if strategy == "full" else "drops the first patch"
+        raise UnsupportedModelError(
+            f"vision_feature_select_strategy={strategy!r} {wrong} of this encoder: only {SQUARE_TOWERS[kind]!r} is"
+            " supported"
+        )
 
 
 def square_cells(model: Any, pixel_values: Any) -> tuple[int, int]:
     """(side of the encoder's input in pixels, cells along it), checked against model and pixels.
 
     Raises:
-        UnsupportedModelError: an encoder of another kind, or one whose CLS token is among the visual tokens.
+        UnsupportedModelError: as `check_square`.
         InputsError: the pixels are not a float tensor of the encoder's input size.
     """
+    check_square(model)
     config = model.config.vision_config
-    if config.model_type not in SQUARE_TOWERS:
-        raise UnsupportedModelError(
-            f"the vision encoder {config.model_type!r} is not supported here: known are {', '.join(SQUARE_TOWERS)}"
-        )
-    strategy = model.config.vision_feature_select_strategy
-    if config.model_type == "clip_vision_model" and strategy != "default":
-        raise UnsupportedModelError(
-            f"vision_feature_select_strategy={strategy!r} keeps the CLS token among the visual tokens: only 'default'"
-            " is supported"
-        )
     side = int(config.image_size)
     if not isinstance(pixel_values, Tensor) or tuple(pixel_values.shape[-2:]) != (side, side):
         shape = tuple(pixel_values.shape) if isinstance(pixel_values, Tensor) else type(pixel_values).__name__
@@ -212,3 +232,60 @@ def square_cells(model: Any, pixel_values: Any) -> tuple[int, int]:
             ' processor with return_tensors="pt"'
         )
     return side, side // int(config.patch_size)
+
+
+def seen_share(model: Any) -> float:
+    """Share of the input's side that whole patches cover; the encoder does not see the rest at the far edges."""
+    config = model.config.vision_config
+    side, patch = int(config.image_size), int(config.patch_size)
+    return side // patch * patch / side
+
+
+def picture_sizes(inputs: Mapping[str, Any], sizes: list[Size] | None) -> list[Size]:
+    """(width, height) of every picture, from the processor's `image_sizes`.
+
+    Args:
+        inputs: the processor's output, with `pixel_values`.
+        sizes: what the caller gave as `images=`, if anything.
+
+    Raises:
+        InputsError: sizes that are missing, unreadable, of another number of pictures, or not the caller's.
+    """
+    image_sizes = inputs.get("image_sizes")
+    if image_sizes is None:
+        raise InputsError("image_sizes is missing beside pixel_values: pass on all that the processor returned")
+    try:
+        known = [(int(w), int(h)) for h, w in torch.as_tensor(image_sizes).tolist()]
+    except (TypeError, ValueError, RuntimeError):
+        raise InputsError(
+            "image_sizes must be (height, width) pairs: pass on all that the processor returned"
+        ) from None
+    images = len(inputs["pixel_values"])
+    if len(known) != images:
+        raise InputsError(f"{images} images in pixel_values but {len(known)} in image_sizes")
+    if any(min(size) < 1 for size in known):
+        raise InputsError(f"a picture without area in image_sizes: {known}")
+    if sizes is not None and sizes != known:
+        raise InputsError(f"images= has sizes (width, height) {sizes}, the inputs were made from {known}")
+    return known
+
+
+def canvas_tiles(size: Size, canvas: Size, side: int, seen: float = 1.0) -> tuple[Box, ...]:
+    """Rectangles of the sub-images in pixels of the picture, which stands scaled in the middle of the canvas.
+
+    Args:
+        size: the picture, (width, height) in pixels.
+        canvas: (width, height) in pixels of the encoder's input.
+        side: side of a sub-image.
+        seen: share of it that the encoder's patches cover, from its top left.
+    """
+    scale = min(canvas[0] / size[0], canvas[1] / size[1])
+    shown = [min(math.ceil(length * scale), limit) for length, limit in zip(size, canvas, strict=True)]
+    left, top = ((limit - length) // 2 for limit, length in zip(canvas, shown, strict=True))
+    per_x, per_y = size[0] / shown[0], size[1] / shown[1]
+    reach = side * seen
+    return tuple(
+        ((x - left) * per_x, (y - top) * per_y, (x + reach - left) * per_x, (y + reach - top) * per_y)
+        for y in range(0, canvas[1], side)
+        for x in range(0, canvas[0], side)
+    )

@@ -5,8 +5,8 @@ from typing import Any, ClassVar
 
 import torch
 
-from hired.core.layout import STRUCTURE, Layout
-from hired.families.base import Encoder, Family, Size, clip_parts, core_model, square_cells
+from hired.core.layout import STRUCTURE, Box, Layout
+from hired.families.base import Encoder, Family, Size, core_model, seen_share, square_cells, tower_parts
 
 
 class Llava(Family):
@@ -15,7 +15,7 @@ class Llava(Family):
     name: ClassVar[str] = "LLaVA"
     model_types: ClassVar[tuple[str, ...]] = ("llava",)
     classes: ClassVar[str] = "LlavaForConditionalGeneration (LLaVA-1.5, ShareGPT4V converted)"
-    encoder: ClassVar[str] = "CLIP, CLS token"
+    encoder: ClassVar[str] = "CLIP, CLS token; or SigLIP, attention received"
     partitions: ClassVar[str] = "the full image only"
     tokens: ClassVar[str] = "576 at 336 px"
     verified: ClassVar[str] = "random tiny models; real weights not tried"
@@ -23,8 +23,8 @@ class Llava(Family):
     tokenwise: ClassVar[bool] = True
 
     def parts(self, model: Any) -> Encoder:
-        """The CLIP tower's parts."""
-        return clip_parts(model)
+        """The CLIP or SigLIP tower's parts."""
+        return tower_parts(model)
 
     def pixels(self, inputs: Mapping[str, Any], layouts: list[Layout]) -> torch.Tensor:
         """One partition an image."""
@@ -42,7 +42,7 @@ class Llava(Family):
         return {"pixel_values": torch.empty(len(sizes), 3, side, side, device="meta")}
 
     def layouts(self, model: Any, inputs: Mapping[str, Any], sizes: list[Size] | None) -> list[Layout]:
-        """One partition an image; its box is the middle square of the picture where `sizes` tell the picture."""
+        """One partition an image; its box is the part of the picture shown where `sizes` tell the picture."""
         side, cells = square_cells(model, inputs["pixel_values"])
         return [
             Layout.build(
@@ -50,15 +50,24 @@ class Llava(Family):
                 cell=torch.arange(cells * cells),
                 line=torch.full((cells * cells,), STRUCTURE),
                 cells=(cells, cells),
-                boxes=(_middle(*sizes[index]) if sizes else (0.0, 0.0, float(side), float(side)),),
+                boxes=(_shown(model, sizes[index] if sizes else None, side),),
                 size=sizes[index] if sizes else None,
             )
             for index in range(inputs["pixel_values"].shape[0])
         ]
 
 
-def _middle(width: int, height: int) -> tuple[float, float, float, float]:
-    """The square a CLIP image processor shows: short side scaled to the encoder's input, the middle cut out."""
+def _shown(model: Any, size: Size | None, side: int) -> Box:
+    """What of a picture the encoder's patches cover, as the image processors of the two towers prepare it.
+
+    CLIP's scales the short side to the encoder's input and cuts the middle out; SigLIP's squeezes the whole picture.
+    """
+    seen = seen_share(model)
+    if size is None:
+        return 0.0, 0.0, side * seen, side * seen
+    width, height = size
+    if model.config.vision_config.model_type != "clip_vision_model":
+        return 0.0, 0.0, width * seen, height * seen
     short = min(width, height)
     left, top = (width - short) / 2, (height - short) / 2
-    return left, top, left + short, top + short
+    return left, top, left + short * seen, top + short * seen

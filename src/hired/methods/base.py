@@ -30,4 +30,4 @@ def token_scores(rows: Tensor, layout: Layout) -> Tensor:
 
     The value at `STRUCTURE` tokens means nothing.
     """
-    return rows.float().sum(1)[layout.partition.clamp(min=0), layout.cell.clamp(min=0)]
+    return layout.of_tokens(rows.float().sum(1))
