@@ -1,10 +1,10 @@
-"""What an encoder budget costs and saves, by depth and ratio: writes `encoder-budget.json` and `docs/encoder-budget.md`.
+"""What an encoder budget costs and saves, by depth and ratio: `encoder-budget.json`, and a table in its page.
 
 python benchmarks/encoder_budget.py                 # both halves, about 20 minutes on two cores
 python benchmarks/encoder_budget.py --only time     # or exact, or page: the other halves are taken from the file
 
-Accuracy is the shipped model's (5 encoder layers used), time that of LLaVA-NeXT's architecture with a 0.5B LLM (23 of 24
-layers used), at the same depths: shares of the layers that see everything, rounded up to a whole layer.
+Accuracy is the shipped model's (5 encoder layers used), time that of LLaVA-NeXT's architecture with a 0.5B LLM (23 of
+24 layers used), at the same depths: shares of the layers that see everything, rounded up to a whole layer.
 """
 
 import argparse
@@ -18,7 +18,6 @@ from typing import Any
 import torch
 
 import hired
-from hired.bench.machine import machine
 from hired.bench.measure import Job, interleave, run_arm
 from hired.bench.settings import Arm, Scene, Settings
 from hired.bench.subject import inputs_for, load, pictures
@@ -28,6 +27,7 @@ from hired.evaluation import Settings as EvalSettings
 from hired.evaluation.run import generate
 from hired.evaluation.samples import samples
 from hired.families import family_of
+from hired.machine import machine
 
 HERE = Path(__file__).parent
 FILE = HERE / "encoder-budget.json"

@@ -38,6 +38,7 @@ QUESTION = "What is TOTAL?"
 
 
 def main() -> int:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # servers are stopped then too
     settings = arguments()
     made = described(settings)
     content = json.loads(settings.out.read_text()) if settings.out.exists() else {**made, "arms": []}
@@ -67,7 +68,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--device", default="cpu", help="only written down: vLLM takes what it was built for")
     parser.add_argument("--max-model-len", type=int, default=4096)
     parser.add_argument("--kv-gb", type=int, default=2, help="room for the KV cache on a CPU")
-    parser.add_argument("--serve", default="--block-size 32", help="more options for both servers")
+    parser.add_argument("--serve", default="--block-size 32 --enforce-eager", help="more options for all servers")
     parser.add_argument("--start-s", type=int, default=600, help="longest that a server may take to start")
     parser.add_argument("-o", "--out", type=Path, required=True)
     return parser.parse_args()
@@ -77,8 +78,8 @@ def described(settings: argparse.Namespace) -> dict[str, Any]:
     """What a result file says beside its rows."""
     import vllm
 
-    from hired.bench.machine import machine
     from hired.cli.output import versions
+    from hired.machine import machine
 
     device = torch.device(settings.device)
     model = SimpleNamespace(device=device, dtype=getattr(torch, settings.dtype))
@@ -96,7 +97,7 @@ def save(settings: argparse.Namespace, folder: Path) -> Path:
     """The model as a checkpoint for vLLM; shapes get the shipped model's tokenizer, which costs as little."""
     import shutil
 
-    from hired.bench.subject import random_model
+    from hired.costs.randomly import random_model
     from hired.costs.shapes import shape_config
     from hired.tiny import WEIGHTS
     from hired.vllm.checkpoints import export

@@ -20,9 +20,10 @@ from hired.bench.memory import fresh
 from hired.bench.plot import plot
 from hired.bench.run import bench
 from hired.bench.settings import Scene, parse_counts, parse_sizes
-from hired.bench.subject import Subject, inputs_for, load, pictures, random_model
+from hired.bench.subject import Subject, inputs_for, load, pictures
 from hired.cli import main
 from hired.costs.flops import encoder_flops, prefill_flops, projector_flops, used_layers
+from hired.costs.randomly import random_model
 from hired.costs.shapes import SHAPES, shape_config
 from hired.errors import BudgetError, HiredError, ModelLoadError
 from tests.support.models import CASES

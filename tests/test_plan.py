@@ -10,12 +10,12 @@ from benchmarks import plan_check
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 import hired
-from hired.bench.subject import random_model
 from hired.cli import main
 from hired.core.budget import Budget, EncoderBudget
 from hired.costs.estimate import Estimator, Request
 from hired.costs.flops import LLM
 from hired.costs.memory import encode_bytes, kv_bytes, prefill_bytes, weight_bytes
+from hired.costs.randomly import random_model
 from hired.costs.rates import by_hand, calibrate
 from hired.costs.shapes import meta_model, shape_config
 from hired.costs.tokens import image_layouts, narrowed

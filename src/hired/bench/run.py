@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from hired.bench.machine import machine
 from hired.bench.measure import Sample, attempt, interleave, jobs, planned
 from hired.bench.memory import Memory, fresh, probe
 from hired.bench.overhead import choosing_seconds
@@ -17,6 +16,7 @@ from hired.bench.rows import Row, make_row
 from hired.bench.settings import Arm, Scene, Settings
 from hired.bench.subject import Subject, inputs_for, load, pictures, text_for
 from hired.errors import HiredError
+from hired.machine import machine
 from hired.reduction import Plan
 
 __all__ = ["RANDOM_WEIGHTS", "bench"]

@@ -124,6 +124,9 @@ def evaluate(
     newlines: Annotated[str, typer.Option("--newlines", metavar="drop|keep")] = "drop",
     positions: Annotated[str, typer.Option("--positions", metavar="consecutive|original")] = "consecutive",
     alpha: Alpha = 0.5,
+    encoder_budget: Annotated[
+        float | None, typer.Option("--encoder-budget", help="HiRED's encoder budget, such as 2.")
+    ] = None,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Pictures at a time.")] = 16,
     model: Model = "tiny",
     device: Device = "auto",
@@ -147,6 +150,7 @@ def evaluate(
             newlines=newlines,
             positions=positions,
             alpha=alpha,
+            encoder_budget=encoder_budget,
             batch_size=batch_size,
         ),
         model=model,
@@ -155,3 +159,143 @@ def evaluate(
         out=out or [],
         as_json=as_json,
     )
+
+
+@app.command(help="Measure time to first token, tokens per second and memory, by budget.")
+def bench(
+    shape: Annotated[
+        str | None,
+        typer.Option(
+            "--shape",
+            metavar="NAME",
+            help="Random weights: llava-next-7b, llava-next-0.5b (the default), llava-1.5-7b or tiny.",
+        ),
+    ] = None,
+    model: Annotated[str | None, typer.Option("--model", help="A checkpoint in its place.")] = None,
+    budgets: Annotated[str, typer.Option("--budgets", help="Comma-separated budgets.")] = "1,0.4,0.2,0.1",
+    encoder_budget: Annotated[
+        float | None, typer.Option("--encoder-budget", help="Also measure each budget with this, such as 2.")
+    ] = None,
+    batch: Annotated[str, typer.Option("--batch", help="Comma-separated batch sizes.")] = "1",
+    image: Annotated[str, typer.Option("--image", metavar="WxH", help="Comma-separated picture sizes.")] = "1344x1344",
+    new_tokens: Annotated[int, typer.Option("--new-tokens", help="Tokens every run generates.")] = 15,
+    text_tokens: Annotated[int, typer.Option("--text-tokens", help="Tokens of the prompt beside the picture.")] = 32,
+    repeats: Annotated[int, typer.Option("--repeats", help="Timed runs of every arm.")] = 3,
+    warmup: Annotated[int, typer.Option("--warmup", help="Untimed runs of every arm before those.")] = 1,
+    memory: Annotated[bool, typer.Option("--memory/--no-memory", help="Measure peak memory and the KV cache.")] = True,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    out: Annotated[
+        list[Path] | None,
+        typer.Option("-o", "--out", metavar="OUT.json|OUT.png", help="Write the rows or the plot."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    from hired.bench.settings import Settings, parse_counts, parse_sizes
+    from hired.cli.bench import run
+
+    run(
+        Settings(
+            shape=shape,
+            model=model,
+            budgets=tuple(number(part.strip()) for part in budgets.split(",") if part.strip()),
+            encoder_budget=encoder_budget,
+            batches=parse_counts(batch),
+            images=parse_sizes(image),
+            new_tokens=new_tokens,
+            text_tokens=text_tokens,
+            repeats=repeats,
+            warmup=warmup,
+            memory=memory,
+            device=device,
+            dtype=dtype,
+        ),
+        out or [],
+        as_json,
+    )
+
+
+@app.command(help="Say what a budget costs, and which one fits, before anything is loaded.")
+def plan(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL_OR_SHAPE",
+            help="llava-next-7b, llava-next-0.5b, llava-1.5-7b, tiny, a directory, or a hub id.",
+        ),
+    ],
+    image: Annotated[str, typer.Option("--image", metavar="WxH", help="Size of the pictures.")] = "1344x1344",
+    images: Annotated[int, typer.Option("--images", min=1, help="Pictures in a prompt.")] = 1,
+    batch: Annotated[int, typer.Option("--batch", help="Prompts at a time.")] = 1,
+    context: Annotated[int, typer.Option("--context", help="Text tokens to leave room for.")] = 2048,
+    new_tokens: Annotated[int, typer.Option("--new-tokens", help="Tokens to generate.")] = 256,
+    budgets: Annotated[str, typer.Option("--budgets", help="Comma-separated budgets.")] = "1,0.4,0.2,0.1",
+    encoder_budget: Annotated[
+        float | None, typer.Option("--encoder-budget", help="Narrow the encoder too, such as 2; lossy.")
+    ] = None,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
+    dtype: Annotated[str, typer.Option("--dtype", help="auto, fp32, bf16, fp16 or int4.")] = "auto",
+    memory: Annotated[
+        str | None, typer.Option("--memory", metavar="8GB", help="Find the largest budget that fits.")
+    ] = None,
+    ttft: Annotated[
+        str | None, typer.Option("--ttft", metavar="2s", help="Find the largest budget with a first token by then.")
+    ] = None,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Measure this machine for two seconds and predict times.")
+    ] = False,
+    tflops: Annotated[
+        float | None, typer.Option("--tflops", help="Of another machine, in place of --calibrate; with --bandwidth.")
+    ] = None,
+    bandwidth: Annotated[float | None, typer.Option("--bandwidth", help="GB/s of that machine's memory.")] = None,
+    out: Annotated[list[Path] | None, typer.Option("-o", "--out", metavar="OUT.json", help="Write the result.")] = None,
+    as_json: Json = False,
+) -> None:
+    from hired.cli.plan import Settings, run
+
+    run(
+        Settings(
+            model=model,
+            image=image,
+            images=images,
+            batch=batch,
+            context=context,
+            new_tokens=new_tokens,
+            budgets=tuple(number(part.strip()) for part in budgets.split(",") if part.strip()),
+            encoder_budget=encoder_budget,
+            device=device,
+            dtype=dtype,
+            memory=memory,
+            ttft=ttft,
+            calibrate=calibrate,
+            tflops=tflops,
+            bandwidth=bandwidth,
+            as_json=as_json,
+        ),
+        out or [],
+    )
+
+
+@app.command(
+    help="Serve a model with vLLM under a budget; every other option is vllm serve's own.",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def serve(
+    words: Annotated[
+        list[str],
+        typer.Argument(metavar="MODEL", help="tiny, a directory or a hub id, then options of vLLM's."),
+    ],
+    budget: Annotated[
+        str, typer.Option("--budget", metavar="NUMBER", help="Share of the visual tokens (0.2), or tokens (576).")
+    ] = "0.2",
+    alpha: Alpha = 0.5,
+    request_budgets: Annotated[
+        bool,
+        typer.Option(
+            "--request-budgets", help="Let requests lower the budget. Opens vLLM's --trust-request-mm-kwargs."
+        ),
+    ] = False,
+) -> None:
+    from hired.cli.serve import run
+
+    run(words, number(budget), alpha, request_budgets)

@@ -26,10 +26,7 @@ def run(settings: Settings, out: Sequence[Path], as_json: bool) -> None:
         HiredError: The settings or the model will not do, or a file cannot be written.
     """
     settings.check()
-    for path in out:
-        if path.suffix.lower() not in (".json", ".png", ".svg", ".pdf"):
-            raise HiredError(f"cannot write {path}: name a .json file, or a .png, .svg or .pdf for the plot")
-        output.check_writable(path)
+    output.check_results(out)
 
     from hired.bench.run import bench
 

@@ -28,13 +28,11 @@ def run(settings: Settings, model: str, device: str, dtype: str, out: Sequence[P
         HiredError: The settings or the model will not do, or a file cannot be written.
     """
     settings.check()
-    for path in out:
-        if path.suffix.lower() not in (".json", ".png", ".svg", ".pdf"):
-            raise HiredError(f"cannot write {path}: name a .json file, or a .png, .svg or .pdf for the plot")
-        output.check_writable(path)
+    output.check_results(out)
     loaded = loading.load(model, device, dtype)
 
-    from hired.evaluation.run import evaluate, machine
+    from hired.evaluation.run import evaluate
+    from hired.machine import machine
 
     start = time.perf_counter()
     with _progress(settings.limit) as advance:

@@ -33,6 +33,14 @@ def check_writable(path: Path) -> None:
         raise HiredError(f"cannot write {path}: there is no directory {path.parent}")
 
 
+def check_results(paths: Sequence[Path]) -> None:
+    """Raise `HiredError` where a file for rows (``.json``) or their plot cannot be written."""
+    for path in paths:
+        if path.suffix.lower() not in (".json", ".png", ".svg", ".pdf"):
+            raise HiredError(f"cannot write {path}: name a .json file, or a .png, .svg or .pdf for the plot")
+        check_writable(path)
+
+
 def save_picture(image: Image.Image, path: Path) -> None:
     """Write a picture in the format of the path's suffix.
 

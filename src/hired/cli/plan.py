@@ -174,7 +174,7 @@ def _rates(settings: Settings, asked: _Asked, estimator: Estimator, length: int)
 def _result(settings: Settings, asked: _Asked, estimator: Estimator) -> dict[str, Any]:
     import torch
 
-    from hired.bench.machine import machine
+    from hired.machine import machine
 
     request, fits = estimator.request, {}
     if asked.memory is not None:

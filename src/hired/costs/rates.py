@@ -104,7 +104,7 @@ def calibrate(
         raise HiredError("times in int4 cannot be measured on random weights: use --dtype float16, or give --tflops")
     import torch
 
-    from hired.bench.subject import random_model
+    from hired.costs.randomly import random_model
 
     target = torch.device(device)
     full = LLM.of(config)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import platform
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypedDict
 
@@ -18,7 +16,7 @@ from hired.evaluation.settings import Settings
 from hired.methods.baselines import Random
 from hired.reduction import Encoded, Plan, assemble, encode, plan, project, select
 
-__all__ = ["Row", "evaluate", "machine"]
+__all__ = ["Row", "evaluate", "generate"]
 
 Prompt = Callable[[Any, str], str]
 
@@ -88,18 +86,6 @@ def evaluate(
         )
         for method, budget in jobs
     ]
-
-
-def machine(model: Any) -> dict[str, Any]:
-    """What the numbers were measured on."""
-    device = model.device
-    return {
-        "platform": platform.platform(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "threads": torch.get_num_threads(),
-        "date": time.strftime("%Y-%m-%d", time.gmtime()),
-    }
 
 
 def _batch(

@@ -270,6 +270,16 @@ def picture_sizes(inputs: Mapping[str, Any], sizes: list[Size] | None) -> list[S
     return known
 
 
+def blank_tiles(config: Any, sizes: list[Size]) -> dict[str, Tensor]:
+    """`Family.blank_inputs` where the processor cuts pictures by `image_grid_pinpoints` and pads all alike."""
+    side = int(config.vision_config.image_size)
+    most = 1 + max((height // side) * (width // side) for height, width in config.image_grid_pinpoints)
+    return {
+        "pixel_values": torch.empty(len(sizes), most, 3, side, side, device="meta"),
+        "image_sizes": torch.tensor([(height, width) for width, height in sizes]),
+    }
+
+
 def canvas_tiles(size: Size, canvas: Size, side: int, seen: float = 1.0) -> tuple[Box, ...]:
     """Rectangles of the sub-images in pixels of the picture, which stands scaled in the middle of the canvas.
 

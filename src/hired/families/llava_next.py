@@ -12,6 +12,7 @@ from hired.families.base import (
     Encoder,
     Family,
     Size,
+    blank_tiles,
     canvas_tiles,
     core_model,
     parameters_at_hand,
@@ -57,12 +58,7 @@ class LlavaNext(Family):
 
     def blank_inputs(self, model: Any, sizes: list[Size]) -> dict[str, torch.Tensor]:
         """As many squares a picture as the largest grid has, the others being padding, and the pictures' sizes."""
-        side = int(model.config.vision_config.image_size)
-        most = 1 + max((height // side) * (width // side) for height, width in model.config.image_grid_pinpoints)
-        return {
-            "pixel_values": torch.empty(len(sizes), most, 3, side, side, device="meta"),
-            "image_sizes": torch.tensor([(height, width) for width, height in sizes]),
-        }
+        return blank_tiles(model.config, sizes)
 
     def layouts(self, model: Any, inputs: Mapping[str, Any], sizes: list[Size] | None) -> list[Layout]:
         """Asks the model's own packer where each patch goes, by packing patch indices in place of features."""

@@ -19,6 +19,7 @@ from hired.families.base import (
     Encoder,
     Family,
     Size,
+    blank_tiles,
     canvas_tiles,
     core_model,
     picture_sizes,
@@ -51,12 +52,7 @@ class LlavaOnevision(Family):
 
     def blank_inputs(self, model: Any, sizes: list[Size]) -> dict[str, Tensor]:
         """Pictures that each stand alone in their prompt."""
-        side = int(model.config.vision_config.image_size)
-        most = 1 + max((height // side) * (width // side) for height, width in model.config.image_grid_pinpoints)
-        return {
-            "pixel_values": torch.empty(len(sizes), most, 3, side, side, device="meta"),
-            "image_sizes": torch.tensor([(height, width) for width, height in sizes]),
-        }
+        return blank_tiles(model.config, sizes)
 
     def layouts(self, model: Any, inputs: Mapping[str, Any], sizes: list[Size] | None) -> list[Layout]:
         """Asks the model's own packer where each patch goes, by packing indices and coordinates."""

@@ -42,8 +42,9 @@ class ImageSelection:
         per_partition: patch tokens kept of each partition, the full image first.
         rows: indices of the kept tokens among the untouched ones, in order.
         boxes: the rectangle each partition covers; a sub-image may reach beyond the picture.
-        content: (cell rows, cell columns) float32, attention CLS -> patch of the full image in the initial layer,
-            summed over heads; None where it was not read (another method, or no image of the batch loses tokens).
+        content: (cell rows, cell columns) float32, attention CLS -> patch of the full image in the initial layer, or
+            received by the patch in an encoder without CLS, summed over heads; None where it was not read (another
+            method, or no image of the batch loses tokens).
     """
 
     size: tuple[int, int] | None
