@@ -123,7 +123,8 @@ def test_rows_add_up(result: dict[str, Any]) -> None:
     for row in result["results"]:
         assert row["status"] == "ok"
         assert set(row["range"]) == stages
-        for name in stages - {"select_s"}:
+        # The untouched model's prefill is a difference of two runs, which noise can make anything.
+        for name in stages - ({"select_s", "prefill_s"} if row["budget"] == 1 else {"select_s"}):
             low, high = row["range"][name]
             assert 0 < low <= row[name] <= high
         full = row_of(result, 1.0, None, row["batch"])
