@@ -40,7 +40,7 @@ def table(paths: list[Path] | None = None) -> str:
         rows = [row for row in rows if row["batch"] == rows[0]["batch"]]
         plain = {row["budget"]: row for row in rows if row["encoder_budget"] is None}
         narrow = {row["budget"]: row for row in rows if row["encoder_budget"] is not None}
-        name = _name(content)
+        name = f"{content['subject']}, {_device(content)}"
         lines.append(_line(f"{name}: first token, s", [_cell(plain.get(b), "ttft_s", 2) for b in BUDGETS]))
         if narrow:
             ratio = next(iter(narrow.values()))["encoder_budget"]
@@ -75,11 +75,15 @@ def _contents(paths: list[Path] | None) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in (results() if paths is None else paths)]
 
 
+def _device(content: dict[str, Any]) -> str:
+    device: str = content["machine"]["device"]
+    return "CPU" if device == "cpu" else device
+
+
 def _name(content: dict[str, Any]) -> str:
-    machine = content["machine"]
     images = list(dict.fromkeys("x".join(map(str, row["image"])) for row in content["results"]))
-    device = "CPU" if machine["device"] == "cpu" else machine["device"]
-    return f"{content['subject']}, {images[0] if len(images) == 1 else 'picture sizes'}, {device}, {machine['dtype']}"
+    size = images[0] if len(images) == 1 else "picture sizes"
+    return f"{content['subject']}, {size}, {_device(content)}, {content['machine']['dtype']}"
 
 
 def _times(rows: list[dict[str, Any]]) -> str:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from benchmarks import speed_table
 from benchmarks.table import PAGE, page, table
 
 ROOT = Path(__file__).parents[1]
@@ -12,6 +13,10 @@ RESULTS = sorted((ROOT / "benchmarks").glob("*.json"))
 
 def test_readme_holds_the_table_of_the_result_file() -> None:
     assert table() in (ROOT / "README.md").read_text()
+
+
+def test_readme_holds_the_table_of_the_speed_files() -> None:
+    assert speed_table.table() in (ROOT / "README.md").read_text()
 
 
 def test_results_page_is_up_to_date() -> None:
