@@ -1,0 +1,162 @@
+"""The part before the model: how many placeholders a picture gets, and what its caches are keyed by."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from vllm.logger import init_logger
+from vllm.multimodal.inputs import MultiModalFieldConfig
+from vllm.multimodal.parse import ImageProcessorItems, ImageSize
+from vllm.multimodal.processing import ProcessorInputs, PromptReplacement
+
+from hired.core.budget import Budget
+from hired.costs.tokens import kept_tokens
+from hired.errors import BudgetError, InputsError
+from hired.vllm.geometry import Geometry
+from hired.vllm.metrics import count
+from hired.vllm.settings import REQUEST_KEY, Settings, read, written
+
+# Below vLLM's logger, so that its handlers and its level apply.
+logger = init_logger("vllm.hired")
+
+FIELD = "hired_image"
+"""The field of a picture's processed data that says (width, height, visual tokens to keep), int64."""
+
+_ALPHA_KEY = "hired_alpha"
+
+
+class _Dummies(ProcessorInputs):  # type: ignore[misc]
+    """Inputs that vLLM makes up to measure with."""
+
+
+class PrunedInfo:
+    """What vLLM asks about a model before it runs. Put before a `BaseProcessingInfo` of vLLM's.
+
+    Attributes:
+        settings: the server's settings.
+        geometry: the layouts of its pictures.
+    """
+
+    ctx: Any
+
+    def __init__(self, ctx: Any) -> None:
+        """Checks settings and model, once for each process of vLLM's.
+
+        Raises:
+            BudgetError: settings out of range, or a budget that leaves nothing of the largest picture.
+            UnsupportedModelError: an encoder that HiRED cannot read.
+            InputsError: vLLM is set up in a way that would get around the budget.
+        """
+        super().__init__(ctx)  # type: ignore[call-arg]
+        config = ctx.get_hf_config()
+        settings = Settings.of(config)
+        if settings is None:
+            raise BudgetError('the configuration has no entry "hired"')
+        multimodal = ctx.get_mm_config()
+        if REQUEST_KEY in (multimodal.mm_processor_kwargs or {}):
+            raise BudgetError(
+                f"{REQUEST_KEY} is for requests: the server's budget goes into"
+                ' --hf-overrides \'{"hired": {"budget": ...}}\''
+            )
+        if multimodal.enable_mm_embeds:
+            raise InputsError(
+                "embeddings of pictures come without attention and cannot be pruned: leave out --enable-mm-embeds"
+            )
+        self.settings, self.geometry = settings, Geometry(config)
+        settings.budget.allowance(self.geometry.largest)
+
+    def get_image_size_with_most_features(self) -> Any:
+        """What memory is profiled on: a picture with the most partitions, whatever is kept of it."""
+        return ImageSize(*self.geometry.largest_size)
+
+    def get_supported_mm_limits(self) -> Mapping[str, int | None]:
+        """Pictures only: videos would go unpruned."""
+        return {"image": None}
+
+    def get_num_image_tokens(self, *, image_width: int, image_height: int, **_: Any) -> int:
+        """Placeholders of a picture under the server's budget."""
+        return kept_tokens(self.geometry.layout(image_width, image_height), self.settings.budget)
+
+    def get_mm_max_tokens_per_item(self, seq_len: int, mm_counts: Mapping[str, int]) -> Mapping[str, int]:
+        """Most placeholders that any picture can get; the largest one need not get the most."""
+        return {"image": self.geometry.limit(self.settings.budget)}
+
+
+class PrunedProcessor:
+    """Turns pictures into the model's inputs. Put before a `BaseMultiModalProcessor` of vLLM's."""
+
+    info: Any
+
+    def get_dummy_inputs(self, *args: Any, **kwargs: Any) -> ProcessorInputs:
+        """Marks what is not a request."""
+        dummies = super().get_dummy_inputs(*args, **kwargs)  # type: ignore[misc]
+        return _Dummies(**vars(dummies))
+
+    def apply(self, inputs: ProcessorInputs, timing_ctx: Any) -> Any:
+        """Processes one prompt.
+
+        The budget in force is written into the options, which enter the keys of all of vLLM's caches: the server's too,
+        because pictures that come with an id of their own are otherwise keyed by that alone.
+
+        Raises:
+            BudgetError: the request's budget is invalid, above the server's, or leaves nothing of a picture.
+            InputsError: pictures that are embeddings already.
+        """
+        options = inputs.hf_processor_mm_kwargs
+        budget = self.info.settings.requested(options)
+        pinned = {**options, REQUEST_KEY: written(budget), _ALPHA_KEY: str(self.info.settings.alpha)}
+        result = super().apply(replace(inputs, hf_processor_mm_kwargs=pinned), timing_ctx)  # type: ignore[misc]
+        places = result["mm_placeholders"].get("image", ())
+        if places and not isinstance(inputs, _Dummies):
+            self._report(inputs.mm_data_items, sum(place.length for place in places), budget)
+        return result
+
+    def _report(self, items: Any, left: int, budget: Budget) -> None:
+        pictures = items["image"]
+        full = None
+        # A picture that the client names by id only has no size any more.
+        if all(pictures.get(index) is not None for index in range(len(pictures))):
+            full = sum(layout.tokens_full for layout in self._layouts(pictures))
+            count(full, left)
+        before = "?" if full is None else full
+        logger.info(
+            "HiRED: kept %d of %s visual tokens, images=%d, budget=%s", left, before, len(pictures), written(budget)
+        )
+
+    def _layouts(self, pictures: Any) -> list[Any]:
+        sizes = [pictures.get_image_size(index) for index in range(len(pictures))]
+        return [self.info.geometry.layout(size.width, size.height) for size in sizes]
+
+    def _apply_hf_processor_main(self, mm_items: Any, hf_kwargs: Mapping[str, object]) -> Any:
+        budget = read(str(hf_kwargs[REQUEST_KEY]))
+        rest = {key: value for key, value in hf_kwargs.items() if key not in (REQUEST_KEY, _ALPHA_KEY)}
+        pictures = mm_items.get("image", ())
+        if len(pictures) and not isinstance(pictures, ImageProcessorItems):
+            raise InputsError("embeddings of pictures come without attention and cannot be pruned: send the pictures")
+        layouts = self._layouts(pictures)
+        counts = [self.info.settings.tokens(layout, budget) for layout in layouts]
+        data = super()._apply_hf_processor_main(mm_items, rest)  # type: ignore[misc]
+        if counts:
+            sizes = [pictures.get_image_size(index) for index in range(len(pictures))]
+            cut = data.get("image_sizes")
+            if cut is not None and [tuple(size) for size in cut.tolist()] != [(s.height, s.width) for s in sizes]:
+                raise InputsError(f"the image processor saw pictures of other sizes (height, width) than {sizes}")
+            rows = [[size.width, size.height, count] for size, count in zip(sizes, counts, strict=True)]
+            data[FIELD] = torch.tensor(rows)
+        return data
+
+    def _get_mm_fields_config(self, hf_inputs: Any, hf_processor_mm_kwargs: Mapping[str, object]) -> Any:
+        fields = super()._get_mm_fields_config(hf_inputs, hf_processor_mm_kwargs)  # type: ignore[misc]
+        return {**fields, FIELD: MultiModalFieldConfig.batched("image", keep_on_cpu=True)}
+
+    def _get_prompt_updates(
+        self, mm_items: Any, hf_processor_mm_kwargs: Mapping[str, object], out_mm_kwargs: Any
+    ) -> Sequence[Any]:
+        token = self.info.get_hf_config().image_token_index
+
+        def placeholders(index: int) -> list[int]:
+            # The same number that the model reads: nobody else counts.
+            return [token] * int(out_mm_kwargs["image"][index][FIELD].data[2])
+
+        return [PromptReplacement(modality="image", target=[token], replacement=placeholders)]

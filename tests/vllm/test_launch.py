@@ -1,0 +1,102 @@
+"""What `hired serve` makes of its options, and what it refuses before a model is loaded."""
+
+import json
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import vllm
+from vllm.model_executor.models import ModelRegistry
+
+from hired.cli.serve import show
+from hired.errors import BudgetError, HiredError, ModelLoadError, UnsupportedModelError
+from hired.serving.launch import prepare
+from hired.tiny import WEIGHTS
+from hired.vllm import PREFIX
+
+NAME = PREFIX + "LlavaNextForConditionalGeneration"
+
+
+@pytest.fixture(autouse=True)
+def _as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What vLLM's own set-up of a command line leaves behind in this process."""
+    monkeypatch.setenv("VLLM_WORKER_MULTIPROC_METHOD", os.environ.get("VLLM_WORKER_MULTIPROC_METHOD", "spawn"))
+    level = logging.getLogger("vllm").level
+    yield
+    logging.getLogger("vllm").setLevel(level)
+
+
+def checkpoint(folder: Path, **changes: object) -> str:
+    """A directory with the shipped model's configuration, changed, and nothing else."""
+    config = json.loads((WEIGHTS / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **changes}))
+    return str(folder)
+
+
+def test_the_budget_joins_the_users_own_options() -> None:
+    own = {"text_config": {"rope_theta": 10000.0}, "extra": 1}
+    words = ["tiny", "--hf-overrides", json.dumps(own), "--middleware", "a.B", "--max-num-seqs", "4"]
+    server = prepare(words, 0.2, 0.25, request_budgets=True)
+    assert server.arguments.hf_overrides == {
+        **own,
+        "hired": {"budget": 0.2, "alpha": 0.25},
+        "architectures": ["HiredLlavaNextForConditionalGeneration"],
+    }
+    assert server.arguments.trust_request_mm_kwargs
+    assert server.arguments.middleware[0] == "a.B"
+    assert server.arguments.max_num_seqs == 4
+    assert server.arguments.served_model_name == ["tiny"]
+    assert server.architecture == "LlavaNextForConditionalGeneration"
+    assert not prepare(["tiny"], 0.2).arguments.trust_request_mm_kwargs
+
+
+@pytest.mark.parametrize(
+    ("words", "budget", "error", "message"),
+    [
+        (["tiny"], 0, BudgetError, "above 0"),
+        (["tiny"], "a fifth", BudgetError, "must be a number"),
+        (["tiny"], 0.0001, BudgetError, "leaves no token"),
+        (["tiny", "--hf-overrides", '{"hired": {"budget": 0.5}}'], 0.2, BudgetError, "leave hired out"),
+        (["tiny", "--model-impl", "transformers"], 0.2, HiredError, "--model-impl"),
+        (["tiny", "--enable-mm-embeds"], 0.2, HiredError, "--enable-mm-embeds"),
+        (["tiny", "--enable-tower-connector-lora", "--enable-lora"], 0.2, HiredError, "tower-connector-lora"),
+        (["--port", "8000"], 0.2, ModelLoadError, "name the model"),
+        (["/nowhere/at/all"], 0.2, ModelLoadError, "'/nowhere/at/all'"),
+    ],
+)
+def test_options_that_will_not_do(words: list[str], budget: object, error: type[HiredError], message: str) -> None:
+    with pytest.raises(error, match=message):
+        prepare(words, budget)
+
+
+def test_models_that_cannot_be_pruned(tmp_path: Path) -> None:
+    other = checkpoint(tmp_path, architectures=["LlavaNextVideoForConditionalGeneration"])
+    with pytest.raises(UnsupportedModelError, match="LlavaNextVideoForConditionalGeneration, which cannot"):
+        prepare([other], 0.2)
+    siglip = {"model_type": "siglip_vision_model", "image_size": 96, "patch_size": 8, "num_hidden_layers": 2}
+    with pytest.raises(UnsupportedModelError, match="vision_feature_select_strategy"):
+        prepare([checkpoint(tmp_path, vision_config=siglip)], 0.2)
+
+
+def test_another_vllm_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vllm, "__version__", "0.33.0")
+    with pytest.raises(UnsupportedModelError, match=r"0\.33\.0 is outside the range"):
+        prepare(["tiny"], 0.2)
+
+
+def test_a_plugin_that_was_not_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(ModelRegistry.models, NAME)
+    monkeypatch.delenv("VLLM_PLUGINS", raising=False)
+    with pytest.raises(HiredError, match="did not load HiRED's plugin"):
+        prepare(["tiny"], 0.2)
+
+
+def test_what_is_said_before_the_start(capsys: pytest.CaptureFixture[str]) -> None:
+    show(prepare(["tiny", "--trust-request-mm-kwargs"], 144))
+    said = capsys.readouterr().out
+    assert "keeps 144 tokens of each picture, alpha 0.5" in said
+    assert "1344x1344            744   144                 3.2 times" in said
+    assert "serve clients that you trust" in said
+    assert PREFIX not in said
