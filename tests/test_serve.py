@@ -1,0 +1,57 @@
+"""`hired serve` as far as it goes without vLLM: what it says it will keep, and what it needs. The rest: tests/vllm."""
+
+import importlib.util
+import sys
+from typing import Any
+
+import pytest
+from benchmarks.serving_table import PAGE, page
+
+import hired
+from hired.cli import main
+from hired.core.budget import Budget
+from hired.serving.capacity import TEXT, Row, rows
+from hired.vllm.geometry import Geometry
+from tests.support.models import shared
+from tests.support.pictures import inputs
+
+SIZES = ((64, 64), (20, 200), (33, 95))
+
+
+def test_without_vllm_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "vllm" else find(name, *a))
+    assert main(["serve", "tiny", "--budget", "0.2", "--port", "8000"]) == 2
+    assert capsys.readouterr().err == 'hired: serving needs vLLM: pip install "hired-vlm[vllm]"\n'
+    assert "vllm" not in sys.modules
+
+
+@pytest.mark.parametrize("name", ["llava_next", "llava"])
+@pytest.mark.parametrize("budget", [1, 0.5, 0.2, 7])
+def test_rows_are_what_the_library_keeps(name: str, budget: float) -> None:
+    model = shared(name)
+    found = rows(Geometry(model.config), Budget.parse(budget), SIZES)
+    for size, row in zip(SIZES, found, strict=True):
+        [entry] = hired.reduce(model, inputs(name, [[size]]), budget).selection
+        assert (row.size, row.full, row.kept) == (size, entry.tokens_full, entry.tokens_kept)
+
+
+def test_a_budget_that_leaves_nothing_is_told() -> None:
+    [row] = rows(Geometry(shared("llava").config), Budget.parse(0.001), SIZES[:1])
+    assert row.kept is None
+    assert row.gain is None
+    assert row.fit(10_000, 16, 4096)[1] == 0
+
+
+def test_requests_take_whole_blocks_and_long_ones_none() -> None:
+    row = Row((672, 672), full=2928, kept=576)
+    assert row.gain == (2928 + TEXT) / (576 + TEXT)
+    # 100 blocks of 32 tokens: 3056 tokens take 96 of them, 704 take 22.
+    assert row.fit(3205, 32, 4096) == (1, 4)
+    assert row.fit(3205, 33, 4096) == (1, 4)  # 97 blocks: 93 and 22
+    assert row.fit(3205, 32, 3055) == (0, 4)
+
+
+def test_the_page_holds_the_tables_of_the_result_files() -> None:
+    text = PAGE.read_text()
+    assert text == page(text)
