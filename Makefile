@@ -91,7 +91,7 @@ bench: $(VENV)/.demo  ## measure speed and memory again on the CPU (an hour on t
 	$(BENCH) --device cpu --dtype bfloat16 --shape llava-next-0.5b --encoder-budget 2 \
 		-o benchmarks/speed-0.5b-cpu.json -o docs/images/speed-0.5b-cpu.png
 	$(PLAN) llava-next-0.5b --encoder-budget 2 -o benchmarks/plan-0.5b-cpu.json > /dev/null
-	$(BENCH) --device cpu --dtype bfloat16 --shape llava-next-0.5b --budgets 1,576 --no-memory \
+	$(BENCH) --device cpu --dtype bfloat16 --shape llava-next-0.5b --budgets 1,576 --repeats 2 --no-memory \
 		--image 336x336,336x672,672x672,1008x1008,1344x1344 \
 		-o benchmarks/speed-sizes-cpu.json -o docs/images/speed-sizes-cpu.png
 	$(BENCH) --device cpu --dtype bfloat16 --shape llava-next-7b --budgets 1,0.4,0.2 --repeats 2 --warmup 0 \
@@ -111,7 +111,7 @@ SERVING := $(SERVED)/bin/python benchmarks/serving.py
 bench-serve: $(SERVED)/.dev  ## measure vLLM servers again on the CPU (half an hour on two cores; run nothing beside it)
 	rm -f benchmarks/serving-tiny-cpu.json benchmarks/serving-0.5b-cpu.json
 	$(SERVING) --shape tiny -o benchmarks/serving-tiny-cpu.json
-	$(SERVING) --shape llava-next-0.5b --arms stock,0.4,0.2 --requests 8 --concurrency 4 -o benchmarks/serving-0.5b-cpu.json
+	$(SERVING) --shape llava-next-0.5b --arms stock,0.4,0.2 --requests 6 --concurrency 3 -o benchmarks/serving-0.5b-cpu.json
 	$(BIN)/python benchmarks/serving_table.py
 
 train: $(VENV)/.dev  ## train the shipped model again (hours on two cores; resumes where it stopped)
