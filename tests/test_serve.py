@@ -1,5 +1,6 @@
 """`hired serve` as far as it goes without vLLM: what it says it will keep, and what it needs. The rest: tests/vllm."""
 
+import copy
 import importlib.util
 import sys
 from typing import Any
@@ -11,7 +12,7 @@ import hired
 from hired.cli import main
 from hired.core.budget import Budget
 from hired.serving.capacity import TEXT, Row, rows
-from hired.vllm.geometry import Geometry
+from hired.vllm.geometry import Geometry, geometry_of
 from tests.support.models import shared
 from tests.support.pictures import inputs
 
@@ -55,3 +56,12 @@ def test_requests_take_whole_blocks_and_long_ones_none() -> None:
 def test_the_page_holds_the_tables_of_the_result_files() -> None:
     text = PAGE.read_text()
     assert text == page(text)
+
+
+def test_the_geometry_of_equal_configurations_is_made_once() -> None:
+    config = shared("llava").config
+    assert geometry_of(config) is geometry_of(copy.deepcopy(config))
+    other = copy.deepcopy(config)
+    other.vision_config.image_size *= 2
+    assert geometry_of(other) is not geometry_of(config)
+    assert geometry_of(other).largest.tokens_full == 4 * geometry_of(config).largest.tokens_full

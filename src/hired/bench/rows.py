@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Sequence
 from typing import Any, TypedDict
@@ -194,9 +193,8 @@ def flops_to_first_token(
         return encoder_flops(config, layout.partitions) + projected + prefill_flops(config, length)
     narrow: dict[str, Any] = {}
     if plan.encoder_budget is not None and plan.encoder is not None and shares is not None:
-        ratio, most = plan.encoder_budget.ratio, layout.cells_per_partition
         narrow["narrow_after"] = plan.encoder_budget.layer(plan.encoder.first, plan.encoder.last)
-        narrow["kept"] = [min(math.ceil(ratio * share), most) for share in shares]
+        narrow["kept"] = [plan.encoder_budget.patches(share, layout.cells_per_partition) for share in shares]
     encoder = encoder_flops(config, layout.partitions, used_layers(config), **narrow)
     return encoder + projector_flops(config, tokens) + prefill_flops(config, length)
 

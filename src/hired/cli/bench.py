@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from hired.bench import Arm, Settings
 from hired.cli import output
-from hired.errors import HiredError
 
 if TYPE_CHECKING:
     from hired.bench.rows import Row
@@ -47,10 +46,7 @@ def _write(path: Path, result: dict[str, Any]) -> None:
 
         plot(result["results"], path, _title(result))
         return
-    try:
-        path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise HiredError(f"cannot write {path}: {error.strerror or error}") from error
+    output.write_json(path, result)
 
 
 def _title(result: dict[str, Any]) -> str:

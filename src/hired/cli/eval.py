@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hired.cli import loading, output
-from hired.errors import HiredError
 from hired.evaluation import Settings
 
 if TYPE_CHECKING:
@@ -63,10 +62,7 @@ def _write(path: Path, result: dict[str, Any], rows: Sequence[Row]) -> None:
         newlines = ", newlines kept" if result["settings"]["newlines"] == "keep" else ""
         plot(rows, path, f"{result['model']} on {result['task']}{fonts}{newlines}")
         return
-    try:
-        path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise HiredError(f"cannot write {path}: {error.strerror or error}") from error
+    output.write_json(path, result)
 
 
 def _print(settings: Settings, model: str, rows: Sequence[Row]) -> None:

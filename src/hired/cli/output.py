@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -39,6 +41,18 @@ def check_results(paths: Sequence[Path]) -> None:
         if path.suffix.lower() not in (".json", ".png", ".svg", ".pdf"):
             raise HiredError(f"cannot write {path}: name a .json file, or a .png, .svg or .pdf for the plot")
         check_writable(path)
+
+
+def write_json(path: Path, result: Mapping[str, Any]) -> None:
+    """Write a result, readable.
+
+    Raises:
+        HiredError: The file cannot be written.
+    """
+    try:
+        path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise HiredError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def save_picture(image: Image.Image, path: Path) -> None:

@@ -87,7 +87,7 @@ def run(settings: Settings, out: Sequence[Path] = ()) -> None:
     estimator.rates = _rates(settings, asked, estimator, whole.prompt_tokens)
     result = _result(settings, asked, estimator)
     for path in out:
-        _write(path, result)
+        output.write_json(path, result)
     if settings.as_json:
         print(json.dumps(result))
     else:
@@ -200,13 +200,6 @@ def _result(settings: Settings, asked: _Asked, estimator: Estimator) -> dict[str
         else None,
         "versions": output.versions(),
     }
-
-
-def _write(path: Path, result: dict[str, Any]) -> None:
-    try:
-        path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise HiredError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def _print(settings: Settings, estimator: Estimator, result: dict[str, Any]) -> None:

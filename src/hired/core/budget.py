@@ -103,6 +103,10 @@ class EncoderBudget:
             raise BudgetError(f"the depth of encoder_budget must be from 0 to 1, got {budget.depth}")
         return budget
 
+    def patches(self, share: int, most: int) -> int:
+        """Patches that a partition of `most` patches goes on with, of which it may keep `share` tokens."""
+        return min(math.ceil(self.ratio * share), most)
+
     def layer(self, first: int, last: int) -> int:
         """Index of the first layer that sees less, after the initial layer `first` and at most `last`."""
         return min(max(math.ceil(self.depth * (last + 1)), first + 1), last)

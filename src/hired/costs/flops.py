@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hired.errors import HiredError, UnsupportedModelError
+from hired.families.base import used_states
 
 __all__ = [
     "LLM",
@@ -129,9 +130,7 @@ class Tower:
 
 def used_layers(config: Any) -> int:
     """Encoder layers up to the deepest one whose output the model uses (23 of CLIP-L's 24 in LLaVA)."""
-    layers = Tower.of(config).layers
-    used = config.vision_feature_layer
-    return max(index if index >= 0 else layers + 1 + index for index in ([used] if isinstance(used, int) else used))
+    return max(used_states(config.vision_feature_layer, Tower.of(config).layers))
 
 
 def encoder_flops(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -52,4 +51,4 @@ def narrowed(layout: Layout, budget: Budget, encoder_budget: EncoderBudget, alph
     tiles = layout.partitions - 1
     even = layout.rows.new_ones(tiles) if tiles else None
     shares = share_out(min(total, layout.tokens_real), alpha, layout.capacity, even).tolist()
-    return [min(math.ceil(encoder_budget.ratio * share), layout.cells_per_partition) for share in shares]
+    return [encoder_budget.patches(share, layout.cells_per_partition) for share in shares]

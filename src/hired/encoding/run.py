@@ -6,7 +6,6 @@ most promising patches. Behind the last layer that is used, the call ends. Only 
 touched.
 """
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hired.core.budget import EncoderBudget
 from hired.encoding.distinct import distinct
 from hired.encoding.packed import Packed
 from hired.encoding.taps import Reading, Tap, active, look_ahead, tapping
@@ -34,12 +34,12 @@ class Cut:
 
     Attributes:
         layer: the first layer that sees only the most promising patches, behind the initial one.
-        ratio: each partition goes on with this many times the tokens it may keep, rounded up; at least 1.
+        budget: how many patches each partition goes on with.
         real: (n, N) bool, False for patches that the packer leaves out: they go on only when all others do.
     """
 
     layer: int
-    ratio: float
+    budget: EncoderBudget
     real: Tensor
 
 
@@ -159,7 +159,7 @@ class _Run:
         if self.cut is not None:
             self.real = self.cut.real if self.real is None else self.real
             most = self.real.shape[1]
-            lengths = [self.extra + min(math.ceil(self.cut.ratio * needed[row]), most) for row in rows]
+            lengths = [self.extra + self.cut.budget.patches(needed[row], most) for row in rows]
             self.packed = Packed.of(lengths, hidden.device)
         return hidden
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from hired.errors import BudgetError, HiredError, MissingDependencyError, ModelLoadError, UnsupportedModelError
 from hired.vllm import ARCHITECTURES, PREFIX
-from hired.vllm.geometry import Geometry
+from hired.vllm.geometry import Geometry, geometry_of
 from hired.vllm.settings import Settings
 from hired.vllm.versions import check
 
@@ -99,7 +99,7 @@ def prepare(words: Sequence[str], budget: object, alpha: float = 0.5, request_bu
     settings = Settings.of(config)
     if settings is None:
         raise BudgetError("a server needs a budget")
-    geometry = Geometry(config)
+    geometry = geometry_of(config)
     settings.budget.allowance(geometry.largest)
     arguments.hf_overrides = {**overrides, **ours}
     arguments.trust_request_mm_kwargs |= request_budgets

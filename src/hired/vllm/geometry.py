@@ -12,6 +12,21 @@ from hired.costs.tokens import image_layouts
 from hired.families import family_for
 from hired.families.base import Size
 
+_known: dict[str, "Geometry"] = {}
+"""What `geometry_of` has made, by the text of the configuration."""
+
+
+def geometry_of(config: Any) -> "Geometry":
+    """The geometry of a transformers configuration, made once: vLLM asks anew for every request.
+
+    Raises:
+        UnsupportedModelError: as `Geometry`.
+    """
+    key = config.to_json_string(use_diff=False)
+    if key not in _known:
+        _known[key] = Geometry(config)
+    return _known[key]
+
 
 class Geometry:
     """The layouts of one model's pictures, found by the library's own family on a model without weights.

@@ -13,7 +13,7 @@ from vllm.multimodal.processing import ProcessorInputs, PromptReplacement
 from hired.core.budget import Budget
 from hired.costs.tokens import kept_tokens
 from hired.errors import BudgetError, InputsError
-from hired.vllm.geometry import Geometry
+from hired.vllm.geometry import geometry_of
 from hired.vllm.metrics import count
 from hired.vllm.settings import REQUEST_KEY, Settings, read, written
 
@@ -63,7 +63,7 @@ class PrunedInfo:
             raise InputsError(
                 "embeddings of pictures come without attention and cannot be pruned: leave out --enable-mm-embeds"
             )
-        self.settings, self.geometry = settings, Geometry(config)
+        self.settings, self.geometry = settings, geometry_of(config)
         settings.budget.allowance(self.geometry.largest)
 
     def get_image_size_with_most_features(self) -> Any:
