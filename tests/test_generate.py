@@ -9,6 +9,7 @@ from transformers import BatchFeature, DynamicCache
 from transformers.generation.streamers import BaseStreamer
 
 import hired
+from hired.caching import cache_argument, cache_of
 from tests.support import byhand, models, pictures
 from tests.support.reducing import MIXED, alone, every_family, generate, kept_rows
 
@@ -108,7 +109,8 @@ def test_a_second_turn_with_the_kept_cache(name: str, positions: Any) -> None:
     reduced = hired.reduce(model, inputs, 0.25, positions=positions)
     settings = {"eos_token_id": None, "pad_token_id": 0, "max_new_tokens": 4, "do_sample": False}
     cache = DynamicCache(config=model.config.get_text_config())
-    first = model.generate(**reduced, **settings, past_key_values=cache, return_dict_in_generate=True)
+    named = cache_argument(model)
+    first = model.generate(**reduced, **settings, **{named: cache}, return_dict_in_generate=True)
     question = torch.tensor([[30, 31, 32]])
     ids = torch.cat((first.sequences, question), 1)
     second = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
@@ -117,7 +119,7 @@ def test_a_second_turn_with_the_kept_cache(name: str, positions: Any) -> None:
         grown = torch.arange(ids.shape[1] - reduced["input_ids"].shape[1]) + 1 + reduced["position_ids"].max()
         whole["position_ids"] = torch.cat((reduced["position_ids"], grown[None]), 1)
         second["position_ids"] = whole["position_ids"]
-    kept = model.generate(**second, **settings, past_key_values=first.past_key_values)
+    kept = model.generate(**second, **settings, **{named: cache_of(first)})
     anew = model.generate(**whole, **settings, mm_encoder_outputs=reduced["mm_encoder_outputs"])
     assert kept.tolist() == anew.tolist()
     # And what the first turn said is what the by-hand loop says.

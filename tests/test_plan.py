@@ -10,6 +10,7 @@ from benchmarks import plan_check
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 import hired
+from hired.caching import cache_of
 from hired.cli import main
 from hired.core.budget import Budget, EncoderBudget
 from hired.costs.estimate import Estimator, Request
@@ -96,9 +97,9 @@ def test_tied_weights_count_once_and_int4_packs_the_llms_layers_only():
 def test_the_kv_cache_is_what_generate_fills(name):
     model, given = shared(name), inputs(name, [[(64, 64)]])
     reduced = hired.reduce(model, given, budget=0.4)
-    cache = model.generate(
-        **reduced, min_new_tokens=5, max_new_tokens=5, do_sample=False, return_dict_in_generate=True
-    ).past_key_values
+    cache = cache_of(
+        model.generate(**reduced, min_new_tokens=5, max_new_tokens=5, do_sample=False, return_dict_in_generate=True)
+    )
     cached = reduced["input_ids"].shape[1] + 4  # the last new token is never fed back
     real = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
     assert kv_bytes(model.config, "float32", cached) == real

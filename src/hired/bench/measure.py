@@ -14,6 +14,7 @@ from transformers import LogitsProcessor, LogitsProcessorList
 
 from hired.bench.settings import Arm, Scene
 from hired.bench.subject import Subject, inputs_for, pictures, text_for
+from hired.caching import cache_of
 from hired.reduction import Plan, assemble, encode, plan, project, select
 
 __all__ = ["Job", "Sample", "attempt", "cache_bytes", "interleave", "is_out_of_memory", "jobs", "planned", "run_arm"]
@@ -244,7 +245,7 @@ def cache_bytes(subject: Subject, inputs: Mapping[str, Any], arm: Arm, new_token
     if not arm.full:
         inputs, _, _ = _reduce(subject, inputs, arm)
     output = subject.model.generate(**inputs, max_new_tokens=new_tokens, return_dict_in_generate=True)
-    layers = output.past_key_values.layers
+    layers = cache_of(output).layers
     total = sum(layer.keys.nbytes + layer.values.nbytes for layer in layers)
     cached = int(layers[0].keys.shape[-2])
     return int(total // cached * (cached - (new_tokens - 1)))

@@ -242,6 +242,8 @@ def _step(clock: _Clock, model: Any, config: Any, batch: int, length: int) -> tu
     import torch
     from transformers import DynamicCache
 
+    from hired.caching import cache_argument
+
     llm = LLM.of(config)
     token = torch.ones(batch, 1, dtype=torch.int64, device=model.device)
 
@@ -250,7 +252,7 @@ def _step(clock: _Clock, model: Any, config: Any, batch: int, length: int) -> tu
         states = torch.zeros(batch, llm.kv_heads, cached, llm.head_dim, dtype=model.dtype, device=model.device)
         for layer in range(llm.layers):
             cache.update(states, states, layer)
-        return clock.best(lambda: model(input_ids=token, past_key_values=cache)) / llm.layers
+        return clock.best(lambda: model(input_ids=token, **{cache_argument(model): cache})) / llm.layers
 
     few, many = 16, max(length, 256)
     short, long = spent(few), spent(many)
