@@ -14,7 +14,7 @@ from hired import BudgetError, InputsError, UnsupportedModelError
 from hired.tiny import WEIGHTS
 from tests.support import models, pictures
 
-NAMES = list(models.ALL)
+NAMES = list(models.LLAVAS)
 MIXED = [[(64, 64), (96, 20)], None, [(20, 70)]]
 SETTINGS: dict[str, Any] = {"do_sample": False, "max_new_tokens": 6, "eos_token_id": None, "pad_token_id": 0}
 

@@ -21,7 +21,7 @@ from hired.families import family_of
 from tests.support import models, pictures
 from tests.support.reducing import budgeted
 
-NAMES = list(models.ALL)
+NAMES = list(models.LLAVAS)
 each_family = pytest.mark.parametrize("name", NAMES)
 
 

@@ -54,7 +54,7 @@ def test_several_images_are_selected_apart(arrays: dict[str, np.ndarray]) -> Non
 
 def rows_by_eager_attention(name: str, inputs: Any) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
     """Attention CLS -> patch of layer 0 and of the layer used, of all partitions stacked, as the authors read it."""
-    model = models.CASES[name].model()
+    model = models.ALL[name].model()
     model.model.vision_tower.set_attn_implementation("eager")
     pixels, partitions = inputs["pixel_values"], [1] * inputs["pixel_values"].shape[0]
     if pixels.dim() == 5:

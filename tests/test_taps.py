@@ -49,7 +49,7 @@ def eager_attention(name: str, pixels: torch.Tensor) -> tuple[torch.Tensor, torc
     return attentions[0][:, :, 0], attentions[model.config.vision_feature_layer][:, :, 0]
 
 
-@pytest.mark.parametrize("name", models.ALL)
+@pytest.mark.parametrize("name", models.LLAVAS)
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_features_with_taps_equal_features_without(name: str, implementation: str, dtype: torch.dtype) -> None:
@@ -124,7 +124,7 @@ def test_at_the_full_budget_nothing_is_switched() -> None:
     assert "hired" not in " ".join(settings(model))
 
 
-@pytest.mark.parametrize("name", models.ALL)
+@pytest.mark.parametrize("name", models.LLAVAS)
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_settings_are_as_before_afterwards(name: str, implementation: str) -> None:
     model = fresh(name, implementation)
@@ -141,7 +141,7 @@ def test_settings_are_as_before_afterwards(name: str, implementation: str) -> No
     assert not taps._users
 
 
-@pytest.mark.parametrize("name", models.ALL)
+@pytest.mark.parametrize("name", models.LLAVAS)
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_settings_are_as_before_after_an_exception(name: str, implementation: str) -> None:
     model = fresh(name, implementation)
@@ -206,7 +206,7 @@ def test_another_thread_that_only_runs_the_model_fills_no_tap() -> None:
     assert torch.equal(found[0], expected)
 
 
-@pytest.mark.parametrize("name", models.ALL)
+@pytest.mark.parametrize("name", models.LLAVAS)
 def test_two_threads_reduce_with_one_model(name: str) -> None:
     model = fresh(name)
     before = settings(model)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from transformers.generation.streamers import BaseStreamer
 
+from hired.caching import NEW, OLD, cache_of
 from hired.core.budget import Budget, EncoderBudget, Newlines
 from hired.errors import HiredError, InputsError
 from hired.families import family_of
@@ -71,7 +72,7 @@ class Enabled:
     def _generate(self, original: Callable[..., Any], arguments: dict[str, Any]) -> Any:
         if arguments.get("inputs") is not None and arguments.get("input_ids") is None:
             arguments["input_ids"] = arguments.pop("inputs")
-        cache = arguments.get("past_key_values")
+        cache = next((arguments[name] for name in (NEW, OLD) if arguments.get(name) is not None), None)
         if cache is not None and cache in self._caches:
             raise InputsError(
                 "this cache was filled under hired.enable and holds fewer tokens than the prompt: for several turns"
@@ -87,7 +88,7 @@ class Enabled:
         if call.get("streamer") is not None:
             call["streamer"] = _PromptStreamer(call["streamer"], prompt)
         output = original(**call)
-        used = cache if cache is not None else getattr(output, "past_key_values", None)
+        used = cache if cache is not None else cache_of(output)
         if used is not None:
             self._caches.add(used)
         if isinstance(output, Tensor):
@@ -104,7 +105,7 @@ def enable(
     method: str | Method = "hired",
     variant: str = "paper",
     newlines: Newlines = "drop",
-    positions: Positions = "consecutive",
+    positions: Positions | None = None,
     encoder_budget: float | EncoderBudget | None = None,
 ) -> Enabled:
     """Reduces inside `model.generate` and `model.forward`, for code that cannot be edited.
@@ -126,9 +127,10 @@ def enable(
         HiredError: the instance is enabled already.
     """
     Budget.parse(budget)
-    check_choices(newlines, positions)
+    family = family_of(model)
+    check_choices(family, newlines, positions)
     chosen = resolve(method, variant, alpha)
-    check_encoder(family_of(model), model, chosen, check_encoder_budget(encoder_budget, chosen, newlines))
+    check_encoder(family, model, chosen, check_encoder_budget(encoder_budget, chosen, newlines))
     settings = {
         "alpha": alpha,
         "method": method,

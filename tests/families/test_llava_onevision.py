@@ -145,7 +145,7 @@ def test_inputs_that_do_not_fit(change: Change, match: str) -> None:
 
 @pytest.mark.parametrize("ratio", ["anyres", "pad", ""])
 def test_other_ratios_are_refused(ratio: str) -> None:
-    model = models.llava_onevision()
+    model = models.ALL["llava_onevision"].model()
     model.config.vision_aspect_ratio = ratio
     with pytest.raises(hired.UnsupportedModelError, match="anyres_max_N"):
         layout(model, (64, 64))

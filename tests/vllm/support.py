@@ -26,7 +26,7 @@ def onevision() -> tuple[Any, Any]:
         [4 * models.ONEVISION_SIDE] * 2,
         [2 * models.ONEVISION_SIDE, 6 * models.ONEVISION_SIDE],
     ]
-    model, processor = models.llava_onevision(), models.llava_onevision_processor()
+    model, processor = models.ALL["llava_onevision"].model(), models.ALL["llava_onevision"].processor()
     model.config.image_grid_pinpoints = processor.image_processor.image_grid_pinpoints = grids
     model.config.vision_aspect_ratio = processor.vision_aspect_ratio = "anyres_max_9"
     return model, processor

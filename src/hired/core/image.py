@@ -16,7 +16,8 @@ class Attention:
 
     Attributes:
         first: (heads, N) of the full image in the initial layer.
-        last: (P, heads, N) of every partition in the layer whose output the model uses.
+        last: (P, heads, N) of every partition in the layer whose output the model uses; filled up behind the end where
+            partitions have unlike many tokens.
     """
 
     first: Tensor | None = None

@@ -42,7 +42,7 @@ class Layout:
         rows: (grid rows, cell rows) float64, the share of each row of the full image's cells that each row of
             sub-images covers.
         columns: (grid columns, cell columns) float64, likewise.
-        cells: cells of one partition as (rows, columns).
+        cells: cells of the full image as (rows, columns), and of every sub-image unless `tile_cells` says otherwise.
         grid: sub-images as (rows, columns); (0, 0) when the picture is not cut.
         boxes: the rectangle each partition covers, (x0, y0, x1, y1) in pixels of `size`, or of the encoder's
             input where `size` is None. A sub-image may reach beyond the picture where its canvas is padded.
@@ -50,6 +50,7 @@ class Layout:
         capacity: patch tokens each partition holds after unpadding, P numbers.
         mixing: None where every token is one cell. Else what the tokens are made of; `partition` and `cell` then name
             the cell in the middle of each token.
+        tile_cells: cells of each sub-image as (rows, columns), where they are not those of the full image.
     """
 
     partition: Tensor
@@ -63,6 +64,7 @@ class Layout:
     size: tuple[int, int] | None
     capacity: tuple[int, ...]
     mixing: Mixing | None = None
+    tile_cells: tuple[int, int] | None = None
 
     @classmethod
     def build(
@@ -76,6 +78,7 @@ class Layout:
         boxes: tuple[Box, ...],
         size: tuple[int, int] | None,
         mixing: Mixing | None = None,
+        tile_cells: tuple[int, int] | None = None,
     ) -> "Layout":
         """A layout with what follows from its geometry filled in. Tensors are expected on the CPU."""
         x0, y0, x1, y1 = boxes[0]
@@ -94,6 +97,7 @@ class Layout:
             size=size,
             capacity=tuple(torch.bincount(real, minlength=len(boxes)).tolist()),
             mixing=mixing,
+            tile_cells=tile_cells,
         )
 
     def to(self, device: torch.device) -> "Layout":
@@ -122,13 +126,19 @@ class Layout:
 
     @property
     def cells_per_partition(self) -> int:
-        """Tokens of one partition before unpadding (N)."""
+        """Tokens of one partition before unpadding (N); of the full image where sub-images have others."""
         return self.cells[0] * self.cells[1]
+
+    def cells_of(self, partition: int) -> tuple[int, int]:
+        """Cells of a partition as (rows, columns)."""
+        return self.cells if self.tile_cells is None or partition == 0 else self.tile_cells
 
     @property
     def tokens_budgeted(self) -> int:
         """Tokens that a budget given as a share is a share of: P x N, or R where the model mixes cells."""
-        return self.partitions * self.cells_per_partition if self.mixing is None else self.tokens_real
+        if self.mixing is not None:
+            return self.tokens_real
+        return sum(rows * columns for rows, columns in map(self.cells_of, range(self.partitions)))
 
     def of_tokens(self, values: Tensor) -> Tensor:
         """The values of tokens, (T,), from those of cells, (P, N): a token made of several cells has their mean.
@@ -152,7 +162,7 @@ class Layout:
         A cell that shows padding only has a rectangle without area.
         """
         x0, y0, x1, y1 = self.boxes[partition]
-        rows, columns = self.cells
+        rows, columns = self.cells_of(partition)
         row, column = divmod(cell, columns)
         width, height = (x1 - x0) / columns, (y1 - y0) / rows
         return self._inside(

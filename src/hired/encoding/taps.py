@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -42,8 +43,18 @@ class Tap:
     items: Tensor | None = None
     rows: list[Tensor] = field(default_factory=list)
 
-    def read(self, query: Tensor, key: Tensor, mask: Tensor | None, scaling: float | None) -> None:
-        """Adds the row of `query` (batch, heads, queries, d) over `key` (batch, heads, keys, d)."""
+    def read(
+        self, query: Tensor, key: Tensor, mask: Tensor | None, scaling: float | None, edges: list[int] | None = None
+    ) -> None:
+        """Adds the row of `query` (batch, heads, queries, d) over `key` (batch, heads, keys, d).
+
+        `edges`, where flash attention gets several sequences in one: where each starts, and the end. They are read one
+        by one.
+        """
+        if edges is not None:
+            for start, end in pairwise(edges):
+                self.read(query[:, :, start:end], key[:, :, start:end], mask, scaling)
+            return
         if self.query is None:
             self.rows.append(received(*self._chosen(query, key, mask), scaling))
             return
@@ -158,12 +169,13 @@ _users: dict[int, tuple[int, str]] = {}
 
 
 def _delegate(name: str, module: nn.Module) -> Callable[..., tuple[Tensor, Tensor | None]]:
-    """The attention function that `name` means to `module`; "eager" lives beside the module's class."""
+    """The attention function that `name` means to `module`; "eager" is the one that the module's `forward` names."""
     if name == "eager":
-        eager: Callable[..., tuple[Tensor, Tensor | None]] = vars(inspect.getmodule(type(module)))[
-            "eager_attention_forward"
-        ]
-        return eager
+        forward = inspect.unwrap(type(module).forward)
+        # Beside the module's class there may be two: Llama4's encoder has another one than its language model.
+        eager = next(used for used in forward.__code__.co_names if used.endswith("eager_attention_forward"))
+        found: Callable[..., tuple[Tensor, Tensor | None]] = forward.__globals__[eager]
+        return found
     function: Callable[..., tuple[Tensor, Tensor | None]] = AttentionInterface()[name]
     return function
 
@@ -185,8 +197,10 @@ def _register(name: str) -> str:
             raise _Read
         taps, packed, scaling = reading.taps.get(id(module), ()), reading.packed, kwargs.get("scaling")
         if packed is None:
+            lengths = kwargs.get("cu_seq_lens_q") if taps else None
+            edges = None if lengths is None else lengths.tolist()
             for tap in taps:
-                tap.read(query, key, attention_mask, scaling)
+                tap.read(query, key, attention_mask, scaling, edges)
             return _delegate(name, module)(module, query, key, value, attention_mask, **kwargs)
         for tap in taps:
             tap.read(packed.whole.take(query), packed.whole.take(key), packed.whole.mask, scaling)

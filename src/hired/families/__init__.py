@@ -3,10 +3,16 @@
 from typing import Any
 
 from hired.errors import UnsupportedModelError
+from hired.families.aya_vision import AyaVision
 from hired.families.base import Encoder, Family
+from hired.families.cohere2_vision import Cohere2Vision
+from hired.families.idefics3 import Idefics3, SmolVLM
+from hired.families.internvl import InternVL
 from hired.families.llava import Llava
 from hired.families.llava_next import LlavaNext
 from hired.families.llava_onevision import LlavaOnevision
+from hired.families.qwen2_vl import Qwen2VL, Qwen25VL
+from hired.families.qwen3_vl import Qwen3VL
 
 __all__ = ["FAMILIES", "Encoder", "Family", "family_for", "family_of", "supported"]
 
@@ -14,6 +20,14 @@ FAMILIES: tuple[Family, ...] = (
     LlavaNext(),
     Llava(),
     LlavaOnevision(),
+    InternVL(),
+    AyaVision(),
+    Cohere2Vision(),
+    Qwen2VL(),
+    Qwen25VL(),
+    Qwen3VL(),
+    Idefics3(),
+    SmolVLM(),
 )
 
 

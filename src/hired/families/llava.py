@@ -6,7 +6,8 @@ from typing import Any, ClassVar
 import torch
 
 from hired.core.layout import STRUCTURE, Box, Layout
-from hired.families.base import Encoder, Family, Size, core_model, seen_share, square_cells, tower_parts
+from hired.families.base import Encoder, Family, Size, core_model, match_sizes
+from hired.families.squares import seen_share, square_cells, tower_parts
 
 
 class Llava(Family):
@@ -44,6 +45,7 @@ class Llava(Family):
     def layouts(self, model: Any, inputs: Mapping[str, Any], sizes: list[Size] | None) -> list[Layout]:
         """One partition an image; its box is the part of the picture shown where `sizes` tell the picture."""
         side, cells = square_cells(model, inputs["pixel_values"])
+        match_sizes(sizes, inputs["pixel_values"].shape[0])
         return [
             Layout.build(
                 partition=torch.zeros(cells * cells, dtype=torch.int64),

@@ -8,19 +8,8 @@ from transformers.image_processing_utils import select_best_resolution
 
 from hired.core.layout import STRUCTURE, Layout
 from hired.errors import InputsError
-from hired.families.base import (
-    Encoder,
-    Family,
-    Size,
-    blank_tiles,
-    canvas_tiles,
-    core_model,
-    parameters_at_hand,
-    picture_sizes,
-    seen_share,
-    square_cells,
-    tower_parts,
-)
+from hired.families.base import Encoder, Family, Size, core_model, parameters_at_hand
+from hired.families.squares import blank_tiles, canvas_tiles, picture_sizes, seen_share, square_cells, tower_parts
 
 
 class LlavaNext(Family):

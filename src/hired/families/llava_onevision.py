@@ -15,18 +15,8 @@ from transformers.image_processing_utils import select_best_resolution
 
 from hired.core.layout import STRUCTURE, Box, Layout, Mixing
 from hired.errors import InputsError, UnsupportedModelError
-from hired.families.base import (
-    Encoder,
-    Family,
-    Size,
-    blank_tiles,
-    canvas_tiles,
-    core_model,
-    picture_sizes,
-    seen_share,
-    square_cells,
-    tower_parts,
-)
+from hired.families.base import Encoder, Family, Size, core_model
+from hired.families.squares import blank_tiles, canvas_tiles, picture_sizes, seen_share, square_cells, tower_parts
 
 UNSCALED = "anyres_max_1000000"
 """A `vision_aspect_ratio` under which the packer resamples nothing."""

@@ -40,7 +40,7 @@ def reduce(
     method: str | Method = "hired",
     variant: str = "paper",
     newlines: Newlines = "drop",
-    positions: Positions = "consecutive",
+    positions: Positions | None = None,
     encoder_budget: float | EncoderBudget | None = None,
     images: Any = None,
 ) -> ReducedInputs:
@@ -60,12 +60,14 @@ def reduce(
         method: "hired", "uniform", "random", "overview", or a `hired.methods.Method`.
         variant: "paper" (made exact) or "published" (what the authors' code does); for method "hired".
         newlines: "drop" as published, or "keep" the row-end newlines of rows that keep a token, within B.
-        positions: kept tokens take "consecutive" positions as published, or keep their "original" ones.
+        positions: kept tokens take "consecutive" positions as published, or keep their "original" ones. None: the
+            former, but the latter in families whose positions tell where in the picture a token stands (M-RoPE).
         encoder_budget: None, or a ratio of at least 1 such as 2: after an early layer, the encoder goes on with only
             that many times the tokens each partition may keep, its most promising ones. Faster and lossy: features
             and choice change. For method "hired" with newlines dropped.
-        images: the pictures, or their (width, height), in the order of their placeholders; needed only for pixel
-            boxes in the original picture where the processor does not pass the size on.
+        images: the pictures, or their (width, height), in the order of their placeholders; for pixel boxes in the
+            original picture where the processor does not pass the size on, and where the inputs alone do not tell into
+            which grid a picture was cut: then an error asks for them.
 
     Returns:
         A mapping for `model.generate(**...)` and `model(**...)`, reusable, with `.selection`, one entry an image.

@@ -59,7 +59,8 @@ class ReducedInputs(BatchFeature):  # type: ignore[misc]
         super().to(*args, **kwargs)
         if outputs is not None:
             for output in outputs.values():
-                output.pooler_output = _move(output.pooler_output, args, kwargs)
+                for name, value in output.items():
+                    output[name] = _move(value, args, kwargs)
             self.data[ENCODER_OUTPUTS] = outputs
         return self
 
@@ -87,17 +88,20 @@ def assemble(plan: Plan, encoded: Encoded, kept: list[Tensor | None], features: 
     data = dict(plan.inputs)
     if not plan.has_images:
         return ReducedInputs(data)
+    whole = all(rows is None for rows in kept)
     for key in plan.family.image_keys:
-        data.pop(key, None)
-    data.update(_cut(plan, data, kept))
+        if not (whole and key in plan.family.grid_keys):
+            data.pop(key, None)
+    if not whole:
+        data.update(_cut(plan, data, kept))
     data[ENCODER_OUTPUTS] = {"image": plan.family.container(features)}
     return ReducedInputs(data, plan.layouts, kept, encoded.attention)
 
 
 def _cut(plan: Plan, data: Mapping[str, Any], kept: list[Tensor | None]) -> dict[str, Any]:
     """The per-token entries without the placeholders of dropped tokens."""
-    if all(rows is None for rows in kept):
-        return {}
+    if plan.grid_positions is not None and data.get("position_ids") is None:
+        data = {**data, "position_ids": plan.grid_positions}
     ids = data["input_ids"]
     starts = list(accumulate((layout.tokens_full for layout in plan.layouts), initial=0))
     stay = torch.ones(ids.numel(), dtype=torch.bool, device=ids.device)

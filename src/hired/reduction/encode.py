@@ -51,30 +51,27 @@ def encode(plan: Plan, *, everything: bool = False) -> Encoded:
 
 def _features(plan: Plan) -> list[Tensor]:
     features = plan.family.encode(plan.model, plan.inputs)
-    for feature, layout in zip(features, plan.layouts, strict=True):
-        if feature.shape[0] != layout.tokens_full:
-            raise UnsupportedModelError(
-                f"the encoder gave {feature.shape[0]} visual tokens where {layout.tokens_full} were expected:"
-                " this checkpoint does not work as its family does"
-            )
-    return features
+    counts = [layout.tokens_full for layout in plan.layouts]
+    if len(features) != sum(counts):
+        raise UnsupportedModelError(
+            f"the encoder gave {len(features)} visual tokens where {sum(counts)} were expected:"
+            " this checkpoint does not work as its family does"
+        )
+    return list(torch.split(features, counts))
 
 
 def _everything(plan: Plan, encoder: Encoder) -> Encoded:
     """The untouched model's features, and the rows that the method reads."""
-    full = plan.family.full_images(plan.layouts).to(plan.inputs["pixel_values"].device)
+    family, layouts = plan.family, plan.layouts
+    full = family.full_images(layouts) if family.batched else None
     first = Tap(encoder.attention(encoder.first), encoder.cls, full) if plan.method.reads_first else None
     last = Tap(encoder.attention(encoder.last), encoder.cls) if plan.method.reads_last else None
     with tapping(encoder.tower, [tap for tap in (first, last) if tap is not None]):
         features = _features(plan)
-    return Encoded(
-        _attention(
-            plan,
-            plan.family.patch_rows(first.rows, encoder) if first else None,
-            plan.family.patch_rows(last.rows, encoder) if last else None,
-        ),
-        features,
-    )
+    none: list[Tensor | None] = [None] * len(layouts)
+    firsts = none if first is None else family.first_rows(first.rows, encoder, layouts)
+    lasts = none if last is None else family.last_rows(last.rows, encoder, layouts)
+    return Encoded([Attention(one, other) for one, other in zip(firsts, lasts, strict=True)], features)
 
 
 def _needed(plan: Plan, encoder: Encoder) -> Encoded:
@@ -114,13 +111,9 @@ def _needed(plan: Plan, encoder: Encoder) -> Encoded:
 def _cut(plan: Plan, encoder: Encoder) -> Cut | None:
     if plan.encoder_budget is None:
         return None
-    layouts = [layout if placed is None else placed for layout, placed in zip(plan.layouts, plan.placed, strict=True)]
+    layouts = [placed or layout for layout, placed in zip(plan.layouts, plan.placed, strict=True)]
     real = torch.cat([_real(layout) for layout in layouts])
-    return Cut(
-        layer=plan.encoder_budget.layer(encoder.first, encoder.last),
-        ratio=plan.encoder_budget.ratio,
-        real=real,
-    )
+    return Cut(plan.encoder_budget.layer(encoder.first, encoder.last), plan.encoder_budget, real)
 
 
 def _real(layout: Layout) -> Tensor:

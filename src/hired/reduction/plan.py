@@ -48,6 +48,8 @@ class Plan:
         padding: how the rows of the batch are padded.
         encoder: the parts to tap, None where the method reads no attention or nothing is dropped.
         encoder_budget: what the encoder's later layers still see; None for everything.
+        grid_positions: (axes, batch, length) int64 positions of the full prompt, where they depend on the picture's
+            grid and tokens are dropped; else None.
     """
 
     model: Any
@@ -64,6 +66,7 @@ class Plan:
     padding: Padding
     encoder: Encoder | None
     encoder_budget: EncoderBudget | None = None
+    grid_positions: Tensor | None = None
 
     @property
     def has_images(self) -> bool:
@@ -80,7 +83,7 @@ def plan(
     method: str | Method = "hired",
     variant: str = "paper",
     newlines: Newlines = "drop",
-    positions: Positions = "consecutive",
+    positions: Positions | None = None,
     encoder_budget: float | EncoderBudget | None = None,
     images: Any = None,
 ) -> Plan:
@@ -90,9 +93,9 @@ def plan(
     """
     parsed = Budget.parse(budget)
     chosen = resolve(method, variant, alpha)
-    check_choices(newlines, positions)
-    narrowed = check_encoder_budget(encoder_budget, chosen, newlines)
     family = family_of(model)
+    positions = check_choices(family, newlines, positions)
+    narrowed = check_encoder_budget(encoder_budget, chosen, newlines)
     ids = _check_inputs(inputs, model)
     placeholder = ids == family.image_token(model)
     counts, padding = _read_rows(ids, inputs.get("attention_mask"), placeholder)
@@ -116,17 +119,30 @@ def plan(
         padding=padding,
         encoder=check_encoder(family, model, chosen, narrowed) if drops else None,
         encoder_budget=narrowed if drops else None,
+        grid_positions=family.positions(model, inputs) if drops and family.grid_positions else None,
     )
 
 
-def check_choices(newlines: str, positions: str) -> None:
-    """Raises `BudgetError` for a value of `newlines` or `positions` that does not exist."""
+def check_choices(family: Family, newlines: str, positions: Positions | None) -> Positions:
+    """The positions that kept tokens take, by default the family's.
+
+    Raises:
+        BudgetError: a value of `newlines` or `positions` that does not exist, or not in this family.
+    """
+    if positions is None:
+        positions = "original" if family.grid_positions else "consecutive"
     for name, value, known in (
         ("newlines", newlines, get_args(Newlines)),
         ("positions", positions, get_args(Positions)),
     ):
         if value not in known:
             raise BudgetError(f"{name}={value!r}: use one of {', '.join(map(repr, known))}")
+    if family.grid_positions and positions != "original":
+        raise BudgetError(
+            f"positions={positions!r} is not supported for {family.name}, whose positions tell where in the picture a"
+            ' token stands: use "original", the default'
+        )
+    return positions
 
 
 def check_encoder_budget(
@@ -205,8 +221,6 @@ def _layouts(family: Family, model: Any, inputs: Mapping[str, Any], images: Any,
     if not placeholders:
         raise InputsError("there are pixel_values but input_ids hold no image placeholder: is <image> in the prompt?")
     sizes = None if images is None else [_size(image) for image in _flatten(images)]
-    if sizes is not None and isinstance(pixels, Tensor) and len(sizes) != pixels.shape[0]:
-        raise InputsError(f"images= has {len(sizes)} pictures, the inputs {pixels.shape[0]}")
     return family.layouts(model, inputs, sizes)
 
 

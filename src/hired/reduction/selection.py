@@ -99,4 +99,4 @@ class ImageSelection:
         partition, cell = int(self._layout.partition[row]), int(self._layout.cell[row])
         if partition == STRUCTURE:
             return Token(row, None, None, None)
-        return Token(row, partition, divmod(cell, self._layout.cells[1]), self._layout.token_box(row))
+        return Token(row, partition, divmod(cell, self._layout.cells_of(partition)[1]), self._layout.token_box(row))

@@ -16,7 +16,7 @@ from hired.core.layout import STRUCTURE, Layout
 from hired.encoding.taps import Tap
 from hired.errors import HiredError, UnsupportedModelError
 from hired.methods.hired import HiRED
-from hired.vllm.geometry import Geometry
+from hired.vllm.geometry import geometry_of
 from hired.vllm.settings import Settings
 
 
@@ -61,7 +61,7 @@ class PrunedEncoder:
         """
         self.model = model
         self.method = HiRED(settings.alpha)
-        self.geometry = Geometry(model.config)
+        self.geometry = geometry_of(model.config)
         layers, parts = model.encoder_layers(), self.geometry.encoder
         if parts.last >= len(layers):
             raise UnsupportedModelError(
@@ -128,7 +128,7 @@ class PrunedEncoder:
                 f"the encoder's attention was read {len(tap.rows)} times in one run: serve without compiling or"
                 " capturing the vision encoder"
             )
-        return self.geometry.family.patch_rows([all_heads(tap.rows[0], tap.module)], self.geometry.encoder)
+        return self.geometry.encoder.scores(all_heads(tap.rows[0], tap.module))
 
     def _project(self, found: Tensor, pictures: Sequence[Picture], kept: list[Tensor | None]) -> list[Tensor]:
         """What the LLM sees of the kept tokens."""

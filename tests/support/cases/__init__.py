@@ -1,0 +1,32 @@
+"""One tiny model a family, with its real processor, one line each."""
+
+from tests.support.cases import (
+    aya_vision,
+    cohere2_vision,
+    idefics3,
+    internvl,
+    llava,
+    llava_next,
+    llava_onevision,
+    qwen2_5_vl,
+    qwen2_vl,
+    qwen3_vl,
+    smolvlm,
+)
+from tests.support.tiny import Case
+
+MODULES = (
+    llava_next,
+    llava,
+    llava_onevision,
+    internvl,
+    aya_vision,
+    cohere2_vision,
+    qwen2_vl,
+    qwen2_5_vl,
+    qwen3_vl,
+    idefics3,
+    smolvlm,
+)
+
+CASES: dict[str, Case] = {module.CASE.name: module.CASE for module in MODULES}
