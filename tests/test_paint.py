@@ -183,7 +183,7 @@ def test_every_other_family(name: str, size: tuple[int, int]) -> None:
     check(name, size, images=[size])
 
 
-@pytest.mark.parametrize("name", [name for name in models.ALL if name not in models.LLAVAS])
+@pytest.mark.parametrize("name", [name for name in dict(OTHERS) if models.ALL[name].cut])
 def test_every_other_familys_pictures_are_cut_in_several_ways(name: str) -> None:
     model, found = model_of(name), set()
     for size in models.ALL[name].sizes:

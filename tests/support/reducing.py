@@ -35,7 +35,8 @@ def resampled(name: str, entry: Any) -> bool:
 
 def budgeted(name: str, entry: Any) -> int:
     """Tokens that a share is a share of."""
-    if name not in models.LLAVAS or resampled(name, entry):  # nothing is unpadded, or everything counts
+    unpads = name in (*models.LLAVAS, "llava_next_video")
+    if not unpads or resampled(name, entry):  # or everything counts
         return entry.tokens_real
     return partitions(entry) * N
 

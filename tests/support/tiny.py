@@ -122,6 +122,7 @@ class Case:
         by_prompt: the processor is given one list of pictures a prompt.
         mark: what stands for a picture in a prompt.
         sizes: (width, height) of pictures that are cut into unlike grids.
+        cut: they are; False where the encoder sees the same square of every picture.
         cells: cells along the side of what a partition is painted in, where all are alike.
         damped: ends of names of encoder weights that carry what one patch shows to others.
         by_hand: how to work out by hand what a reduced prompt gives.
@@ -136,5 +137,6 @@ class Case:
     by_prompt: bool = False
     mark: str = "<image>"
     sizes: tuple[tuple[int, int], ...] = ((64, 64), (90, 31), (30, 80), (70, 50), (20, 20))
+    cut: bool = True
     damped: tuple[str, ...] = ("out_proj.weight", "out_proj.bias")
     by_hand: ByHand = field(default_factory=ByHand)

@@ -6,13 +6,17 @@ from hired.errors import UnsupportedModelError
 from hired.families.aya_vision import AyaVision
 from hired.families.base import Encoder, Family
 from hired.families.cohere2_vision import Cohere2Vision
+from hired.families.gemma3 import Gemma3
 from hired.families.idefics3 import Idefics3, SmolVLM
 from hired.families.internvl import InternVL
 from hired.families.llava import Llava
 from hired.families.llava_next import LlavaNext
+from hired.families.llava_next_video import LlavaNextVideo
 from hired.families.llava_onevision import LlavaOnevision
+from hired.families.mistral3 import Mistral3
 from hired.families.qwen2_vl import Qwen2VL, Qwen25VL
 from hired.families.qwen3_vl import Qwen3VL
+from hired.families.vipllava import VipLlava
 
 __all__ = ["FAMILIES", "Encoder", "Family", "family_for", "family_of", "supported"]
 
@@ -28,6 +32,10 @@ FAMILIES: tuple[Family, ...] = (
     Qwen3VL(),
     Idefics3(),
     SmolVLM(),
+    Gemma3(),
+    Mistral3(),
+    VipLlava(),
+    LlavaNextVideo(),
 )
 
 

@@ -1,8 +1,8 @@
 """Idefics3 and SmolVLM: tagged tiles row by row, the full image behind them, SigLIP, pixel shuffle, one linear layer.
 
-A partition is one tile. Their encoder has no CLS token, and no pooling head either, so the attention received stands in;
-it is pooled over the patches that the shuffle merges. The grid is certain from `input_ids`: every tile has a tag between
-a `<fake_token_around_image>` and its placeholders, and only a line break stands between two rows of tiles.
+A partition is one tile. Their encoder has no CLS token, and no pooling head either, so the attention received stands
+in; it is pooled over the patches that the shuffle merges. The grid is certain from `input_ids`: every tile has a tag
+between a `<fake_token_around_image>` and its placeholders, and only a line break stands between two rows of tiles.
 """
 
 import math

@@ -11,7 +11,11 @@ from hired.families.squares import seen_share, square_cells, tower_parts
 
 
 class Llava(Family):
-    """Facts: `transformers.models.llava`; the processor shrinks the short side and cuts the middle out."""
+    """Facts: `transformers.models.llava`; the processor shrinks the short side and cuts the middle out.
+
+    Attributes:
+        strategy: as in `squares.check_square`.
+    """
 
     name: ClassVar[str] = "LLaVA"
     model_types: ClassVar[tuple[str, ...]] = ("llava",)
@@ -22,6 +26,7 @@ class Llava(Family):
     verified: ClassVar[str] = "random tiny models; real weights not tried"
 
     tokenwise: ClassVar[bool] = True
+    strategy: ClassVar[str | None] = None
 
     def parts(self, model: Any) -> Encoder:
         """The CLIP or SigLIP tower's parts."""
@@ -44,7 +49,7 @@ class Llava(Family):
 
     def layouts(self, model: Any, inputs: Mapping[str, Any], sizes: list[Size] | None) -> list[Layout]:
         """One partition an image; its box is the part of the picture shown where `sizes` tell the picture."""
-        side, cells = square_cells(model, inputs["pixel_values"])
+        side, cells = square_cells(model, inputs["pixel_values"], self.strategy)
         match_sizes(sizes, inputs["pixel_values"].shape[0])
         return [
             Layout.build(

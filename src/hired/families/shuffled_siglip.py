@@ -1,6 +1,7 @@
 """What Aya Vision and Command A Vision share: SigLIP tiles and a thumbnail behind them, pixel shuffle in the projector.
 
-The encoder has no CLS token, so the attention received stands in; it is pooled over the patches that the shuffle merges.
+The encoder has no CLS token, so the attention received stands in; it is pooled over the patches that the shuffle
+merges.
 """
 
 from collections.abc import Mapping

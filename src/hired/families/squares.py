@@ -1,7 +1,7 @@
 """What families share whose encoder sees one square of a fixed size, whatever the picture: CLIP and SigLIP towers."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,7 +15,9 @@ SQUARE_TOWERS = {"clip_vision_model": "default", "siglip_vision_model": "full"}
 """Encoders that see one square of a fixed size, whatever the picture, and the strategy that selects their patches."""
 
 
-def tower_parts(model: Any, merge: Tensor | None = None) -> Encoder:
+def tower_parts(
+    model: Any, merge: Tensor | None = None, *, used: int | Sequence[int] | None = None, strategy: str | None = None
+) -> Encoder:
     """The parts of a CLIP or SigLIP vision tower used as LLaVA uses it.
 
     SigLIP has no CLS token. Its pooling head, where a checkpoint has one, attends with a learned probe, but LLaVA's
@@ -24,15 +26,17 @@ def tower_parts(model: Any, merge: Tensor | None = None) -> Encoder:
     Args:
         model: the model.
         merge: as in `Encoder`.
+        used: the hidden states that make the features; None for what `vision_feature_layer` names.
+        strategy: as in `check_square`.
 
     Raises:
         UnsupportedModelError: another tower, or features that are not a layer's output.
     """
     config, kind = model.config, model.config.vision_config.model_type
-    check_square(model)
+    check_square(model, strategy)
     tower = core_model(model).vision_tower
     layers = _encoder_layers(tower)
-    used, count = config.vision_feature_layer, len(layers)
+    used, count = config.vision_feature_layer if used is None else used, len(layers)
     states = used_states(used, count)
     if not (1 <= max(states) <= count and min(states) >= 0):
         raise UnsupportedModelError(f"vision_feature_layer={used} is not the output of one of {count} encoder layers")
@@ -48,9 +52,15 @@ def _encoder_layers(tower: Any) -> Any:
     raise UnsupportedModelError(f"no encoder layers found in {type(tower).__name__}")
 
 
-def check_square(model: Any) -> None:
-    """Raises `UnsupportedModelError` for an encoder of another kind, or one whose tokens are not just its patches."""
-    kind, strategy = model.config.vision_config.model_type, model.config.vision_feature_select_strategy
+def check_square(model: Any, strategy: str | None = None) -> None:
+    """Raises `UnsupportedModelError` for an encoder of another kind, or one whose tokens are not just its patches.
+
+    Args:
+        model: the model.
+        strategy: what the model does where it has no `vision_feature_select_strategy`.
+    """
+    kind = model.config.vision_config.model_type
+    strategy = model.config.vision_feature_select_strategy if strategy is None else strategy
     if kind not in SQUARE_TOWERS:
         raise UnsupportedModelError(
             f"the vision encoder {kind!r} is not supported here: known are {', '.join(SQUARE_TOWERS)}"
@@ -63,14 +73,19 @@ def check_square(model: Any) -> None:
         )
 
 
-def square_cells(model: Any, pixel_values: Any) -> tuple[int, int]:
+def square_cells(model: Any, pixel_values: Any, strategy: str | None = None) -> tuple[int, int]:
     """(side of the encoder's input in pixels, cells along it), checked against model and pixels.
+
+    Args:
+        model: the model.
+        pixel_values: of all pictures.
+        strategy: as in `check_square`.
 
     Raises:
         UnsupportedModelError: as `check_square`.
         InputsError: the pixels are not a float tensor of the encoder's input size.
     """
-    check_square(model)
+    check_square(model, strategy)
     config = model.config.vision_config
     side = int(config.image_size)
     if not isinstance(pixel_values, Tensor) or tuple(pixel_values.shape[-2:]) != (side, side):

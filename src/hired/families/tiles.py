@@ -99,7 +99,7 @@ def check_tiles(told: int, tiles: int) -> None:
 
 
 Canvas = Callable[[Size, int], tuple[int, int]]
-"""From a picture's (width, height) and the most tiles it may have, to the (columns, rows) its processor cuts it into."""
+"""From a picture's (width, height) and the most tiles it may have to the (columns, rows) its processor cuts it into."""
 
 
 def grids_of(counts: list[int], pixels: Tensor, sizes: list[Size] | None, canvas: Canvas) -> list[Grid]:
@@ -138,25 +138,33 @@ def grids_of(counts: list[int], pixels: Tensor, sizes: list[Size] | None, canvas
 
 _CELLS = 4
 """Places along each tile's side at which grids are compared with the thumbnail."""
-_CLEAR = 0.25
+CLEAR = 0.25
 """The best grid must differ from the thumbnail at most this much as the next best: squares of differences."""
+
+
+def unlikeness(whole: Tensor, tiles: Tensor, grid: Grid) -> Tensor:
+    """How much a picture differs from the mosaic of its tiles, (): the mean square of differences.
+
+    Args:
+        whole: (channels, side, side) the picture, squeezed to a square.
+        tiles: (rows x columns, channels, side, side).
+        grid: (rows, columns).
+    """
+    small = adaptive_avg_pool2d(tiles.float(), _CELLS)  # (tiles, channels, cells, cells)
+    mosaic = small.view(*grid, -1, _CELLS, _CELLS).permute(2, 0, 3, 1, 4).flatten(3).flatten(1, 2)
+    shown = adaptive_avg_pool2d(whole[None].float(), (grid[0] * _CELLS, grid[1] * _CELLS))[0]
+    return (mosaic - shown).square().mean()
 
 
 def _grid_by_look(tiles: Tensor, index: int) -> Grid:
     """The one grid whose mosaic of tiles looks like the thumbnail, which stands last. Waits for the device."""
     count = tiles.shape[0] - 1
     grids = [(rows, count // rows) for rows in range(1, count + 1) if count % rows == 0]
-    small = adaptive_avg_pool2d(tiles[:-1].float(), _CELLS)  # (tiles, channels, cells, cells)
-    found = []
-    for rows, columns in grids:
-        mosaic = small.view(rows, columns, -1, _CELLS, _CELLS).permute(2, 0, 3, 1, 4).flatten(3).flatten(1, 2)
-        shown = adaptive_avg_pool2d(tiles[-1:].float(), (rows * _CELLS, columns * _CELLS))[0]
-        found.append((mosaic - shown).square().mean())
-    errors = torch.stack(found).tolist()
+    errors = torch.stack([unlikeness(tiles[-1], tiles[:-1], grid) for grid in grids]).tolist()
     best, second = sorted(errors)[:2]
-    if not best < _CLEAR * second:
+    if not best < CLEAR * second:
         raise InputsError(
-            f"picture {index} is cut into {count} tiles, and they do not tell how they lie: pass images=, the pictures or"
+            f"picture {index} is cut into {count} tiles that do not tell how they lie: pass images=, the pictures or"
             " their (width, height)"
         )
     return grids[errors.index(best)]
@@ -174,7 +182,7 @@ def grid_of_rows(ends: list[bool]) -> Grid:
     columns = ends.index(True) + 1 if True in ends else len(ends)
     if ends != [place % columns == 0 for place in range(1, len(ends) + 1)]:
         raise InputsError(
-            f"the tags in input_ids do not tell of a grid of {len(ends)} tiles: use the model's own processor, and do not"
+            f"the tags in input_ids tell of no grid of {len(ends)} tiles: use the model's own processor, and do not"
             " truncate the prompt"
         )
     return (len(ends) // columns, columns) if ends else (0, 0)

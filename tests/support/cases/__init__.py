@@ -3,15 +3,19 @@
 from tests.support.cases import (
     aya_vision,
     cohere2_vision,
+    gemma3,
     idefics3,
     internvl,
     llava,
     llava_next,
+    llava_next_video,
     llava_onevision,
+    mistral3,
     qwen2_5_vl,
     qwen2_vl,
     qwen3_vl,
     smolvlm,
+    vipllava,
 )
 from tests.support.tiny import Case
 
@@ -27,6 +31,10 @@ MODULES = (
     qwen3_vl,
     idefics3,
     smolvlm,
+    gemma3,
+    mistral3,
+    vipllava,
+    llava_next_video,
 )
 
 CASES: dict[str, Case] = {module.CASE.name: module.CASE for module in MODULES}
