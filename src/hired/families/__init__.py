@@ -9,6 +9,8 @@ from hired.families.cohere2_vision import Cohere2Vision
 from hired.families.gemma3 import Gemma3
 from hired.families.idefics3 import Idefics3, SmolVLM
 from hired.families.internvl import InternVL
+from hired.families.lfm2_vl import Lfm2Vl
+from hired.families.llama4 import Llama4
 from hired.families.llava import Llava
 from hired.families.llava_next import LlavaNext
 from hired.families.llava_next_video import LlavaNextVideo
@@ -34,6 +36,8 @@ FAMILIES: tuple[Family, ...] = (
     SmolVLM(),
     Gemma3(),
     Mistral3(),
+    Llama4(),
+    Lfm2Vl(),
     VipLlava(),
     LlavaNextVideo(),
 )

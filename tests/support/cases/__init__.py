@@ -6,6 +6,8 @@ from tests.support.cases import (
     gemma3,
     idefics3,
     internvl,
+    lfm2_vl,
+    llama4,
     llava,
     llava_next,
     llava_next_video,
@@ -33,6 +35,8 @@ MODULES = (
     smolvlm,
     gemma3,
     mistral3,
+    llama4,
+    lfm2_vl,
     vipllava,
     llava_next_video,
 )
