@@ -5,8 +5,11 @@ OLDEST := .venv-oldest
 SERVED := .venv-vllm
 FAMILIES := .venv-families
 BIN := $(VENV)/bin
+# The models in the tests are too small for threads: a process a core is quicker.
+PYTEST := -m pytest --numprocesses auto
+test test-oldest test-families test-families-oldest: export OMP_NUM_THREADS := 1
 
-.PHONY: demo test test-oldest test-vllm test-families test-families-oldest lint types docs-check train results bench bench-gpu bench-serve clean help
+.PHONY: demo test test-oldest test-vllm test-families test-families-oldest lint types docs-check train train-aya results bench bench-gpu bench-serve clean help
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -53,16 +56,16 @@ demo: $(VENV)/.demo  ## ask the shipped model about 20 pictures at a 20 % budget
 	$(BIN)/python examples/demo.py
 
 test: $(VENV)/.dev  ## all tests, newest supported transformers
-	$(BIN)/python -m pytest
+	$(BIN)/python $(PYTEST)
 
 test-oldest: $(OLDEST)/.dev  ## all tests, oldest supported transformers
-	$(OLDEST)/bin/python -m pytest
+	$(OLDEST)/bin/python $(PYTEST)
 
 test-families: $(FAMILIES)/.dev  ## all tests, those of processors that need torchvision among them
-	$(FAMILIES)/bin/python -m pytest
+	$(FAMILIES)/bin/python $(PYTEST)
 
 test-families-oldest: $(FAMILIES)-oldest/.dev  ## the same, oldest supported transformers
-	$(FAMILIES)-oldest/bin/python -m pytest
+	$(FAMILIES)-oldest/bin/python $(PYTEST)
 
 test-vllm: $(SERVED)/.dev  ## tests of the vLLM plugin, on a CPU build of vLLM (3 GB; minutes)
 	$(SERVED)/bin/python -m pytest tests/vllm
@@ -75,6 +78,7 @@ types: $(VENV)/.dev  ## mypy, strict on the package
 	$(BIN)/mypy
 
 EVAL := $(BIN)/hired eval
+SECOND := --model tests/data/tiny_aya --dtype float32
 results: $(VENV)/.demo  ## measure the shipped model again (half an hour on two cores)
 	$(EVAL) --task forms -o benchmarks/forms.json -o benchmarks/forms.png
 	$(EVAL) --task forms --fonts unseen --methods hired,random,overview -o benchmarks/forms-unseen-fonts.json
@@ -83,6 +87,9 @@ results: $(VENV)/.demo  ## measure the shipped model again (half an hour on two 
 	$(EVAL) --task forms --budgets 0.4,0.2,0.1 --methods hired --positions original -o benchmarks/forms-positions.json
 	$(EVAL) --task forms --budgets 0.4,0.2,0.1 --methods hired --alpha 0.25 -o benchmarks/forms-alpha.json
 	$(EVAL) --task forms --budgets 1 --methods hired,no-newlines,blank-half -o benchmarks/checks.json
+	$(EVAL) $(SECOND) --task forms --methods hired,uniform,random,overview -o benchmarks/aya-forms.json
+	$(EVAL) $(SECOND) --task forms --budgets 1 --methods hired,blank-half -o benchmarks/aya-checks.json
+	$(BIN)/python benchmarks/stand_in.py > /dev/null
 	$(BIN)/python benchmarks/table.py > /dev/null
 
 BENCH := $(BIN)/hired bench
@@ -121,6 +128,12 @@ train: $(VENV)/.dev  ## train the shipped model again (hours on two cores; resum
 	$(BIN)/python -m training.llm --minutes 13 --lr 1.5e-3 --seed 2 --encoder encoder2 --start llm --name llm2
 	$(BIN)/python -m training.llm --minutes 15 --lr 2e-3 --seed 3 --tokens 8000 --encoder encoder2 --start llm2 --name llm3
 	$(BIN)/python -m training.record encoder encoder2 llm llm2 llm3
+
+AYA := --model aya-vision --start shipped --float32 --adamw --lr 1.5e-3
+train-aya: $(VENV)/.dev  ## train the second small model again, from the shipped one (an hour on two cores)
+	$(BIN)/python -m training.encoder $(AYA) --minutes 22 --batch 48 --name aya-encoder
+	$(BIN)/python -m training.llm $(AYA) --minutes 25 --tokens 6000 --encoder aya-encoder --name aya-llm
+	$(BIN)/python -m training.record --model aya-vision aya-encoder aya-llm
 
 docs-check: $(VENV)/.dev  ## run the code blocks of the docs, check their links
 	$(BIN)/python docs/check.py

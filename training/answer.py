@@ -1,40 +1,20 @@
 """The model's own weights, run in an order that is quicker to train on CPU.
 
-`answer` equals `LlavaNextForConditionalGeneration.forward` at the asked positions
-(`tests/test_training.py`); it computes the last layer only where an answer token is predicted.
+`answer` equals the model's `forward` at the asked positions (`tests/test_training.py`); it computes the last layer only
+where an answer token is predicted.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import LlavaNextForConditionalGeneration
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
-
-from training.encoder import normalise
 
 CHUNKS = 4
 """Runs of queries in causal attention; each sees only the keys up to its own end."""
-
-
-def features(tower: nn.Module, pixels: Tensor, block: int = 64) -> Tensor:
-    """Patch features as LLaVA uses them: (partitions * 144, width), the second-to-last layer's output."""
-    inner = getattr(tower, "vision_model", tower)
-    out = []
-    for part in pixels.split(block):
-        hidden = inner.pre_layrnorm(inner.embeddings(normalise(part)))
-        for layer in inner.encoder.layers[:-1]:
-            hidden = layer(hidden, attention_mask=None)
-        out.append(hidden[:, 1:].flatten(0, 1))
-    return torch.cat(out)
-
-
-def answer_logits(
-    model: LlavaNextForConditionalGeneration, batch: dict[str, Tensor], patches: Tensor, drop: float
-) -> Tensor:
-    """Logits (batch, asked, vocabulary) at `batch["tail"]`; see `answer`."""
-    return answer(model, batch, patches, drop)[0]
 
 
 def grounding(weights: Tensor, batch: dict[str, Tensor]) -> Tensor:
@@ -52,9 +32,8 @@ def grounding(weights: Tensor, batch: dict[str, Tensor]) -> Tensor:
     b, t = (digit >= 0).nonzero(as_tuple=True)
     d = digit[b, t]
     place = batch["place"]
-    sharp = batch["whole"][:, None].expand(-1, 144).flatten() > 0
-    key = torch.where(sharp, batch["key"].flatten(), -1)
-    slots = batch["slots"].flatten(2).transpose(1, 2).flatten(0, 1)
+    key = torch.where(batch["whole"][:, None] > 0, batch["key"], -1).flatten()
+    slots = batch["slots"].transpose(1, 2).flatten(0, 1)
     at = place.clamp(min=0)
     shows = (place[b] >= 0) & (key[at[b]] == line[b, t][:, None])
     shows &= slots[at[b], d[:, None]] > 0
@@ -77,8 +56,7 @@ def naming(namer: nn.Module, states: Tensor, batch: dict[str, Tensor]) -> tuple[
     Returns:
         The losses on answer tokens and on tile patches that show text.
     """
-    sharp = batch["whole"][:, None].expand(-1, 144).flatten() > 0
-    key = torch.where(sharp, batch["key"].flatten(), -1)
+    key = torch.where(batch["whole"][:, None] > 0, batch["key"], -1).flatten()
     place = batch["place"]
     shown = torch.where(place >= 0, key[place.clamp(min=0)], -1)
     asked = batch["line"] >= 0
@@ -91,23 +69,20 @@ def naming(namer: nn.Module, states: Tensor, batch: dict[str, Tensor]) -> tuple[
     )
 
 
-def answer(
-    model: LlavaNextForConditionalGeneration, batch: dict[str, Tensor], patches: Tensor, drop: float
-) -> tuple[Tensor, Tensor, Tensor]:
+def answer(model: Any, batch: dict[str, Tensor], shown: Tensor, drop: float) -> tuple[Tensor, Tensor, Tensor]:
     """Logits (batch, asked, vocabulary), the last layer's attention (batch, heads, asked, tokens) and
     its normalised input (batch, tokens, width).
 
     Args:
-        model: The model; only its projector and language model are used.
+        model: The model; only its language model is used.
         batch: What `training.sequences.collate` gives.
-        patches: (patches, width) from `features`.
+        shown: (visual tokens + 1, hidden) from `Recipe.visual`.
         drop: Attention dropout.
     """
     llm = model.model.language_model
-    shown = torch.cat([model.model.multi_modal_projector(patches), model.model.image_newline[None]])
     place = batch["place"]
     x = llm.embed_tokens(batch["ids"])
-    index = torch.where(place >= 0, place, len(patches)).clamp(max=len(patches))
+    index = torch.where(place >= 0, place, len(shown) - 1)
     x = torch.where((place == -1)[..., None], x, F.embedding(index, shown).to(x.dtype))
     cos, sin = llm.rotary_emb(x, batch["positions"])
     tail = batch["tail"]

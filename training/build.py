@@ -1,23 +1,15 @@
-"""Configuration, tokenizer and processor of the small LLaVA-NeXT, and an untrained model of it."""
+"""What the small models trained here share: tokenizer, chat template, sizes of the tower and the language model."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+from collections.abc import Sequence
+from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import (
-    CLIPVisionConfig,
-    LlamaConfig,
-    LlavaNextConfig,
-    LlavaNextProcessor,
-    PreTrainedTokenizerFast,
-)
+from transformers import LlamaConfig, PreTrainedTokenizerFast
 
-from hired.forms import GRIDS, KEYS, TILE
+from hired.forms import KEYS, TILE
 
-WEIGHTS = Path(__file__).resolve().parents[1] / "src" / "hired" / "tiny" / "weights"
-"""Where the shipped model lies."""
 SPECIAL = ("<pad>", "<s>", "<|end|>", "<|user|>", "<|assistant|>", "<image>")
 QUESTIONS = (
     "What is {}?",
@@ -50,8 +42,8 @@ TEMPLATE = (
 """Chat template: a system message reads like a user's."""
 
 
-def tokenizer() -> PreTrainedTokenizerFast:
-    """A byte-level tokenizer in which every key of `KEYS` and every digit is one token."""
+def tokenizer(tags: Sequence[str] = ()) -> PreTrainedTokenizerFast:
+    """A byte-level tokenizer in which every key of `KEYS` and every digit is one token, and so is each of `tags`."""
     tok = Tokenizer(models.BPE())
     tok.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -84,43 +76,26 @@ def tokenizer() -> PreTrainedTokenizerFast:
         for form in (key, " " + key, " " + key.lower()):
             if len(fast.encode(form, add_special_tokens=False)) != 1:
                 raise RuntimeError(f"{form!r} is not one token")
+    fast.add_tokens([AddedToken(tag, special=True, normalized=False) for tag in tags])
     return fast
 
 
-def processor() -> LlavaNextProcessor:
-    """The processor: 96-pixel partitions, grids of `GRIDS`, mean and deviation 0.5."""
-    from transformers import LlavaNextImageProcessorPil
-
-    images = LlavaNextImageProcessorPil(
-        size={"shortest_edge": TILE},
-        crop_size={"height": TILE, "width": TILE},
-        image_grid_pinpoints=[[r * TILE, c * TILE] for r, c in GRIDS],
-        image_mean=[0.5] * 3,
-        image_std=[0.5] * 3,
-    )
-    return LlavaNextProcessor(
-        image_processor=images,
-        tokenizer=tokenizer(),
-        patch_size=8,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
-        chat_template=TEMPLATE,
-    )
+def vision() -> dict[str, Any]:
+    """The configuration that all vision towers here share."""
+    return {
+        "hidden_size": 160,
+        "intermediate_size": 512,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 5,
+        "image_size": TILE,
+        "patch_size": 8,
+        "hidden_act": "gelu_pytorch_tanh",
+    }
 
 
-def config(tok: PreTrainedTokenizerFast) -> LlavaNextConfig:
-    """The model's configuration."""
-    vision = CLIPVisionConfig(
-        hidden_size=160,
-        intermediate_size=512,
-        num_hidden_layers=6,
-        num_attention_heads=5,
-        image_size=TILE,
-        patch_size=8,
-        projection_dim=160,
-        hidden_act="gelu_pytorch_tanh",
-    )
-    text = LlamaConfig(
+def language(tok: PreTrainedTokenizerFast) -> LlamaConfig:
+    """The configuration of the language model."""
+    return LlamaConfig(
         vocab_size=-(-len(tok) // 64) * 64,
         hidden_size=192,
         intermediate_size=512,
@@ -134,23 +109,3 @@ def config(tok: PreTrainedTokenizerFast) -> LlavaNextConfig:
         eos_token_id=tok.eos_token_id,
         tie_word_embeddings=False,
     )
-    return LlavaNextConfig(
-        vision_config=vision,
-        text_config=text,
-        image_token_id=tok.convert_tokens_to_ids("<image>"),
-        image_grid_pinpoints=[[r * TILE, c * TILE] for r, c in GRIDS],
-        image_seq_length=(TILE // 8) ** 2,
-        vision_feature_layer=-2,
-        vision_feature_select_strategy="default",
-        tie_word_embeddings=False,
-        pad_token_id=tok.pad_token_id,
-    )
-
-
-if __name__ == "__main__":
-    WEIGHTS.mkdir(parents=True, exist_ok=True)
-    made = processor()
-    made.save_pretrained(WEIGHTS)
-    cfg = config(made.tokenizer)
-    cfg.save_pretrained(WEIGHTS)
-    print(json.dumps({"vocabulary": len(made.tokenizer), "weights": str(WEIGHTS)}))

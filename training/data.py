@@ -6,14 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 
-from hired.forms import KEYS, TILE, Page, best_grid, grid_mapping, page
+from hired.forms import KEYS, TILE, Page, page
+from training.recipes.base import PATCH, SIDE, Recipe, View
 
-PATCH = 8
-"""Side of an encoder patch, in tile pixels."""
-SIDE = TILE // PATCH
-"""Patches along a side of a partition."""
 SLOTS = 4
 """Most digits a value can have."""
 IGNORE = -100
@@ -38,56 +34,51 @@ class Partition:
     whole: float
 
 
-def cut(image: Image.Image) -> np.ndarray:
-    """Partitions of a picture, full image first: (1 + tiles, 96, 96, 3) uint8.
-
-    Equal to what `LlavaNextImageProcessor` makes before it rescales and normalises.
-    """
-    rows, columns = grid = best_grid(*image.size)
-    _, left, top = grid_mapping(*image.size, grid)
-    new = (columns * TILE - 2 * left, rows * TILE - 2 * top)
-    full_w, full_h = columns * TILE, rows * TILE
-    scale_w, scale_h = full_w / image.width, full_h / image.height
-    if scale_w < scale_h:
-        new = (full_w, min(int(np.ceil(image.height * scale_w)), full_h))
-    else:
-        new = (min(int(np.ceil(image.width * scale_h)), full_w), full_h)
-    canvas = np.zeros((full_h, full_w, 3), np.uint8)
-    canvas[top : top + new[1], left : left + new[0]] = image.resize(new, Image.Resampling.BICUBIC)
-    tiles = canvas.reshape(rows, TILE, columns, TILE, 3).swapaxes(1, 2).reshape(-1, TILE, TILE, 3)
-    small = np.asarray(image.resize((TILE, TILE), Image.Resampling.BICUBIC))
-    return np.concatenate([small[None], tiles])
-
-
-def partitions(p: Page) -> list[Partition]:
-    """Every partition of a page with its labels, full image first."""
-    rows, columns = grid = best_grid(*p.image.size)
-    fit, left, top = grid_mapping(*p.image.size, grid)
-    pixels = cut(p.image)
-    views = [(TILE / p.image.width, TILE / p.image.height, 0.0, 0.0)]
-    views += [(fit, fit, left - c * TILE, top - r * TILE) for r in range(rows) for c in range(columns)]
+def partitions(p: Page, recipe: Recipe) -> list[Partition]:
+    """Every partition of a page with its labels, in the order of the encoder."""
+    pixels = recipe.cut(p.image)
     out = []
-    for i, (sx, sy, ox, oy) in enumerate(views):
+    for i, view in enumerate(recipe.views(*p.image.size)):
         key = np.full((SIDE, SIDE), -1, np.int64)
         slots = np.zeros((SLOTS, SIDE, SIDE), np.int64)
         for field in p.fields:
-            x0, y0, x1, y1 = _to(field.box, sx, sy, ox, oy)
+            x0, y0, x1, y1 = _to(field.box, view)
             if x1 <= 0 or y1 <= 0 or x0 >= TILE or y0 >= TILE:
                 continue
             touched = np.outer(_overlap(y0, y1) > 1.0, _overlap(x0, x1) > 1.0)
             key[touched] = KEYS.index(field.key)
             for slot, (digit, box) in enumerate(zip(field.value, field.digits, strict=True)):
-                bx0, by0, bx1, by1 = _to(box, sx, sy, ox, oy)
+                bx0, by0, bx1, by1 = _to(box, view)
                 share = np.outer(_overlap(by0, by1), _overlap(bx0, bx1))
                 share = share / ((bx1 - bx0) * (by1 - by0))
                 slots[slot][share >= 0.18] = IGNORE
                 slots[slot][share >= 0.35] = int(digit) + 1
-        out.append(Partition(pixels[i], key, slots, float(i > 0)))
+        out.append(Partition(pixels[i], key, slots, float(view.tile)))
     return out
 
 
-def _to(box: tuple[float, ...], sx: float, sy: float, ox: float, oy: float) -> tuple[float, ...]:
-    return box[0] * sx + ox, box[1] * sy + oy, box[2] * sx + ox, box[3] * sy + oy
+def token_labels(part: Partition, merge: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A partition's labels by visual token: key (tokens,) and slots (4, tokens).
+
+    A token made of several patches has the line that most of those with text belong to, and that line's digits.
+
+    Args:
+        part: The partition.
+        merge: (tokens, k) the patches of each token.
+    """
+    key, slots = part.key.ravel()[merge], part.slots.reshape(SLOTS, -1)[:, merge]
+    votes = (key[:, :, None] == key[:, None]).sum(2) * (key >= 0)
+    line = np.take_along_axis(key, votes.argmax(1)[:, None], 1)
+    return line[:, 0], np.where(key == line, slots, 0).max(2)
+
+
+def _to(box: tuple[float, ...], view: View) -> tuple[float, ...]:
+    return (
+        box[0] * view.sx + view.ox,
+        box[1] * view.sy + view.oy,
+        box[2] * view.sx + view.ox,
+        box[3] * view.sy + view.oy,
+    )
 
 
 _EDGES = np.arange(SIDE) * PATCH
@@ -98,14 +89,14 @@ def _overlap(a: float, b: float) -> np.ndarray:
     return np.clip(np.minimum(_EDGES + PATCH, b) - np.maximum(_EDGES, a), 0, None)
 
 
-def encoder_batches(seed: int, size: int) -> Iterator[dict[str, np.ndarray]]:
+def encoder_batches(seed: int, size: int, recipe: Recipe) -> Iterator[dict[str, np.ndarray]]:
     """Endless batches of single partitions, about one in seven a shrunk full image."""
     rng = np.random.default_rng([seed, 1])
     pool: list[Partition] = []
     while True:
         while len(pool) < size * 4:
             task = "dense" if rng.random() < 0.35 else "forms"
-            for part in partitions(page(int(rng.integers(10_000_000_000)), task=task)):
+            for part in partitions(page(int(rng.integers(10_000_000_000)), task=task), recipe):
                 keep = 0.15 if part.key.max() < 0 else (1.0 if part.whole else 0.35)
                 if rng.random() < keep:
                     pool.append(part)

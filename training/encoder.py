@@ -15,6 +15,7 @@ import argparse
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,26 +23,27 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset
 from tqdm import tqdm
-from transformers import CLIPVisionModel
-from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from hired.forms import KEYS
 from training.attention import PLAIN
-from training.build import config, tokenizer
 from training.data import IGNORE, SLOTS, encoder_batches
+from training.recipes import RECIPES, Recipe
+from training.recipes.base import normalise
 
 RUNS = Path(__file__).resolve().parent / "runs"
 """Checkpoints and logs; not committed."""
+SHIPPED = "shipped"
+"""The name under which `--start` takes the model that ships, for models that can begin from it."""
 
 
 class Heads(nn.Module):
-    """The training-only read-outs of the tower."""
+    """The training-only read-outs of the tower: of its patches, and of each of its `summaries`."""
 
-    def __init__(self, width: int, layers: int) -> None:
+    def __init__(self, width: int, summaries: int) -> None:
         super().__init__()
         self.patch = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 1 + len(KEYS) + SLOTS * 11))
         self.cls = nn.ModuleList(
-            nn.Sequential(nn.LayerNorm(width), nn.Linear(width, len(KEYS) + 10)) for _ in range(layers)
+            nn.Sequential(nn.LayerNorm(width), nn.Linear(width, len(KEYS) + 10)) for _ in range(summaries)
         )
         self.read = nn.Linear(width, len(KEYS) * SLOTS * 11)
 
@@ -58,11 +60,11 @@ class Layout(nn.Module):
         super().__init__()
         self.heads = nn.ModuleList(nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 15)) for _ in range(layers))
 
-    def forward(self, hidden: tuple[Tensor, ...], text: Tensor, pixels: Tensor) -> Tensor:
+    def forward(self, summaries: list[Tensor], text: Tensor, pixels: Tensor) -> Tensor:
         """Loss; the first layer, which has the least to go by, weighs half.
 
         Args:
-            hidden: Hidden states, the embeddings first.
+            summaries: (n, width) the CLS token after each layer.
             text: (n, 144), 1.0 where text touches a patch.
             pixels: (n, 96, 96, 3) uint8.
         """
@@ -73,31 +75,29 @@ class Layout(nn.Module):
         looks = 8 * (looks * text[..., None]).sum(1) / some.clamp(min=1)
         shown = (some > 0).float()
         each = []
-        for i, (head, h) in enumerate(zip(self.heads, hidden[1:], strict=True)):
-            told = head(h[:, 0]).float()
+        for i, (head, summary) in enumerate(zip(self.heads, summaries, strict=True)):
+            told = head(summary).float()
             look = F.smooth_l1_loss(told[:, 9:], looks, beta=0.2, reduction="none") * shown
             where = F.smooth_l1_loss(told[:, :9], place, beta=0.2) if i else 0.0
             each.append(look.mean() + where)
         return torch.stack([each[0], torch.stack(each[1:]).mean()]).mean()
 
 
-def normalise(pixels: Tensor) -> Tensor:
-    """(n, 96, 96, 3) uint8 -> (n, 3, 96, 96) float in [-1, 1], as the processor does."""
-    return pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
-
-
 def losses(
-    out: BaseModelOutputWithPooling, heads: Heads, layout: Layout, batch: dict[str, Tensor]
+    out: Any, heads: Heads, layout: Layout | None, batch: dict[str, Tensor], recipe: Recipe
 ) -> dict[str, Tensor]:
     """All terms of stage 1, and three accuracies, from what the tower made of a batch."""
     key = batch["key"].flatten(1)
     slots = batch["slots"].flatten(2).transpose(1, 2)
     weight = 0.25 + 0.75 * batch["whole"][:, None]
-    told = heads.patch(out.hidden_states[-2][:, 1:]).float()
+    told = heads.patch(recipe.patches(out)).float()
     seen, which = told[..., 0], told[..., 1 : 1 + len(KEYS)]
     digit = told[..., 1 + len(KEYS) :].unflatten(-1, (SLOTS, 11))
     text = (key >= 0).float()
-    loss: dict[str, Tensor] = {"layout": layout(out.hidden_states, text, batch["pixels"])}
+    *summaries, pooled = recipe.summaries(out)
+    loss: dict[str, Tensor] = {}
+    if layout is not None:
+        loss["layout"] = layout(summaries, text, batch["pixels"])
     loss["text"] = F.binary_cross_entropy_with_logits(seen, text, weight=0.5 + 2 * text, reduction="mean")
     part = text * weight
     each = F.cross_entropy(which.transpose(1, 2), key.clamp(min=0), reduction="none")
@@ -114,14 +114,14 @@ def losses(
     b, p, s = (slots > 0).nonzero(as_tuple=True)
     grid[b, key[b, p].clamp(min=0), s] = slots[b, p, s]
     counts = F.one_hot(grid, 11)[..., 1:].sum((1, 2)).float()
-    for i, head in enumerate(heads.cls):
-        bag = head(out.hidden_states[i + 1][:, 0]).float()
+    for i, (head, summary) in enumerate(zip(heads.cls, summaries or [pooled], strict=True)):
+        bag = head(summary).float()
         names = F.binary_cross_entropy_with_logits(
             bag[:, : len(KEYS)], present, weight=1 + 6 * present, reduction="none"
         ).mean(1)
         number = F.smooth_l1_loss(bag[:, len(KEYS) :], counts, reduction="none").mean(1)
         loss[f"cls{i}"] = ((names + number) * (0.3 + 0.7 * sharp)).mean()
-    read = heads.read(out.pooler_output).float().view(len(key), len(KEYS), SLOTS, 11)
+    read = heads.read(pooled).float().view(len(key), len(KEYS), SLOTS, 11)
     each = F.cross_entropy(read.flatten(0, 2), grid.flatten(), reduction="none").view(grid.shape)
     mask = present[..., None] * sharp[:, None, None]
     loss["read"] = (each * mask).sum() / (mask.sum() * SLOTS).clamp(min=1)
@@ -138,18 +138,18 @@ def total(loss: dict[str, Tensor]) -> Tensor:
     """Weighted sum of the terms."""
     layers = [v for k, v in loss.items() if k.startswith("cls")]
     main = 0.5 * loss["text"] + 1.0 * loss["key"] + 2.0 * loss["digit"] + 0.3 * loss["read"]
-    return main + 2.0 * loss["layout"] + 0.5 * torch.stack(layers).mean()
+    return main + 2.0 * loss.get("layout", 0.0) + 0.5 * torch.stack(layers).mean()
 
 
 class Stream(IterableDataset):  # type: ignore[type-arg]
     """Batches of `encoder_batches`, drawn in a worker process."""
 
-    def __init__(self, seed: int, size: int) -> None:
-        self.seed, self.size = seed, size
+    def __init__(self, seed: int, size: int, recipe: Recipe) -> None:
+        self.seed, self.size, self.recipe = seed, size, recipe
 
     def __iter__(self):  # type: ignore[no-untyped-def]
         torch.set_num_threads(1)
-        for batch in encoder_batches(self.seed, self.size):
+        for batch in encoder_batches(self.seed, self.size, self.recipe):
             yield {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in batch.items()}
 
 
@@ -180,42 +180,48 @@ def rate(spent: float, budget: float, warm: float = 0.02, floor: float = 0.02) -
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", choices=sorted(RECIPES), default="llava-next")
     parser.add_argument("--minutes", type=float, default=25)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--lr", type=float, default=1.5e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--adamw", action="store_true")
-    parser.add_argument("--start", help="begin from this run's tower and heads")
+    parser.add_argument("--start", help=f"begin from this run's tower and heads, or {SHIPPED}")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--float32", action="store_true", help="for CPUs without instructions for bfloat16")
     parser.add_argument("--name", default="encoder")
     args = parser.parse_args()
     torch.manual_seed(args.seed)
     torch.set_num_threads(args.threads)
     RUNS.mkdir(exist_ok=True)
     checkpoint, log = RUNS / f"{args.name}.pt", RUNS / f"{args.name}.jsonl"
-    cfg = config(tokenizer()).vision_config
-    tower = CLIPVisionModel._from_config(cfg, attn_implementation=PLAIN)
+    recipe = RECIPES[args.model]
+    cfg = recipe.config(recipe.tokenizer()).vision_config
+    cfg.vision_use_head = True  # SigLIP's pooling head; CLIP's configuration ignores it
+    tower = recipe.tower._from_config(cfg, attn_implementation=PLAIN)
     fast = torch.compile(tower)
-    heads = Heads(cfg.hidden_size, cfg.num_hidden_layers)
+    layers = cfg.num_hidden_layers if recipe.layered else 0
+    heads = Heads(cfg.hidden_size, max(layers, 1))
     opts = optimizers([tower, heads], args.lr, not args.adamw)
-    layout = Layout(cfg.hidden_size, cfg.num_hidden_layers)
-    opts += optimizers([layout], args.lr, False)
+    layout = Layout(cfg.hidden_size, layers) if layers else None
+    if layout is not None:
+        opts += optimizers([layout], args.lr, False)
     step, spent = 0, 0.0
-    if args.start and not checkpoint.exists():
-        state = torch.load(RUNS / f"{args.start}.pt")
+    if args.start == SHIPPED and not checkpoint.exists():
+        recipe.begin(tower)
+    elif args.start or checkpoint.exists():
+        state = torch.load(checkpoint if checkpoint.exists() else RUNS / f"{args.start}.pt")
         tower.load_state_dict(state["tower"])
         heads.load_state_dict(state["heads"])
-        if "layout" in state:
+        if layout is not None:
             layout.load_state_dict(state["layout"])
     if checkpoint.exists():
-        state = torch.load(checkpoint)
-        tower.load_state_dict(state["tower"])
-        heads.load_state_dict(state["heads"])
-        layout.load_state_dict(state["layout"])
         for opt, s in zip(opts, state["opts"], strict=True):
             opt.load_state_dict(s)
         step, spent = state["step"], state["spent"]
-    data = iter(DataLoader(Stream(args.seed + step, args.batch), batch_size=None, num_workers=1, prefetch_factor=8))
+    data = iter(
+        DataLoader(Stream(args.seed + step, args.batch, recipe), batch_size=None, num_workers=1, prefetch_factor=8)
+    )
     budget = args.minutes * 60
     bar = tqdm(total=round(budget), initial=round(spent), unit="s", mininterval=5)
     mean: dict[str, float] = {}
@@ -225,9 +231,9 @@ def main() -> None:
             for group in opt.param_groups:
                 group["lr"] = args.lr * rate(spent, budget)
         batch = next(data)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=not args.float32):
             out = fast(normalise(batch["pixels"]), output_hidden_states=True)
-            terms = losses(out, heads, layout, batch)
+            terms = losses(out, heads, layout, batch, recipe)
             loss = total(terms)
         for opt in opts:
             opt.zero_grad()
@@ -251,7 +257,7 @@ def main() -> None:
         if step % 400 == 0 or spent >= budget:
             state = {
                 "tower": tower.state_dict(),
-                "layout": layout.state_dict(),
+                "layout": layout.state_dict() if layout is not None else None,
                 "heads": heads.state_dict(),
                 "opts": [o.state_dict() for o in opts],
                 "args": vars(args),

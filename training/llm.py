@@ -15,6 +15,7 @@ import json
 import multiprocessing as mp
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,45 +23,46 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset
 from tqdm import tqdm
-from transformers import GenerationConfig, LlavaNextForConditionalGeneration
+from transformers import GenerationConfig
 
 from hired.forms import KEYS
+from training.answer import answer, grounding, naming
 from training.attention import PLAIN
-from training.build import WEIGHTS, config, processor, tokenizer
-from training.encoder import RUNS, optimizers, rate
-from training.model import answer, features, grounding, naming
+from training.encoder import RUNS, SHIPPED, optimizers, rate
+from training.recipes import RECIPES, Recipe
+from training.recipes.base import load_matching
 from training.sequences import Writer, batches
 
 
 class Stream(IterableDataset):  # type: ignore[type-arg]
     """Batches of sequences, drawn in a worker process."""
 
-    def __init__(self, seed: int, tokens: int, stage: object) -> None:
-        self.seed, self.tokens, self.stage = seed, tokens, stage
+    def __init__(self, seed: int, tokens: int, stage: object, recipe: Recipe) -> None:
+        self.seed, self.tokens, self.stage, self.recipe = seed, tokens, stage, recipe
 
     def __iter__(self):  # type: ignore[no-untyped-def]
         torch.set_num_threads(1)
-        for batch in batches(self.seed, Writer(tokenizer()), self.tokens, self.stage):
+        for batch in batches(self.seed, Writer(self.recipe), self.tokens, self.stage):
             yield {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in batch.items()}
 
 
-def fresh(encoder: Path) -> LlavaNextForConditionalGeneration:
+def fresh(encoder: Path, recipe: Recipe) -> Any:
     """An untrained model with the trained tower of stage 1."""
-    cfg = config(tokenizer())
-    model = LlavaNextForConditionalGeneration._from_config(cfg, attn_implementation="sdpa")
-    nn.init.normal_(model.model.image_newline, std=0.02)
-    tower = torch.load(encoder)["tower"]
-    model.model.vision_tower.load_state_dict(tower)
+    model = recipe.model._from_config(recipe.config(recipe.tokenizer()), attn_implementation="sdpa")
+    for name, p in model.named_parameters():
+        if name.endswith("image_newline"):
+            nn.init.normal_(p, std=0.02)
+    load_matching(model.model.vision_tower, torch.load(encoder)["tower"])
     model.model.vision_tower.set_attn_implementation(PLAIN)
     return model
 
 
-def save(model: LlavaNextForConditionalGeneration, folder: Path) -> None:
+def save(model: Any, recipe: Recipe) -> None:
     """Write the model in bfloat16, and its processor, as anyone would load them."""
     with torch.no_grad():
-        small = LlavaNextForConditionalGeneration._from_config(model.config, dtype=torch.bfloat16)
+        small = recipe.model._from_config(model.config, dtype=torch.bfloat16)
         small.load_state_dict(model.state_dict())
-    tok = tokenizer()
+    tok = recipe.tokenizer()
     small.generation_config = GenerationConfig(
         do_sample=False,
         max_new_tokens=16,
@@ -68,33 +70,40 @@ def save(model: LlavaNextForConditionalGeneration, folder: Path) -> None:
         bos_token_id=tok.bos_token_id,
         eos_token_id=tok.eos_token_id,
     )
-    small.save_pretrained(folder)
-    processor().save_pretrained(folder)
+    small.save_pretrained(recipe.weights)
+    recipe.processor().save_pretrained(recipe.weights)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", choices=sorted(RECIPES), default="llava-next")
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--tokens", type=int, default=12_000)
     parser.add_argument("--lr", type=float, default=1.5e-3)
     parser.add_argument("--drop", type=float, default=0.0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--adamw", action="store_true")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--start", help="begin from this run's model, past the curriculum")
+    parser.add_argument("--float32", action="store_true", help="for CPUs without instructions for bfloat16")
+    parser.add_argument("--start", help=f"begin from this run's model, past the curriculum, or {SHIPPED}")
     parser.add_argument("--encoder", default="encoder")
     parser.add_argument("--name", default="llm")
     args = parser.parse_args()
     torch.manual_seed(args.seed)
     torch.set_num_threads(args.threads)
     checkpoint, log = RUNS / f"{args.name}.pt", RUNS / f"{args.name}.jsonl"
-    model = fresh(RUNS / f"{args.encoder}.pt")
+    recipe = RECIPES[args.model]
+    model = fresh(RUNS / f"{args.encoder}.pt", recipe)
     tower = model.model.vision_tower.requires_grad_(False)
-    opts = optimizers([model], args.lr, True)
+    opts = optimizers([model], args.lr, not args.adamw)
     namer = nn.Linear(model.config.text_config.hidden_size, len(KEYS), bias=False)
     opts += optimizers([namer], args.lr, False)
     step, spent = 0, 0.0
     if args.start and not checkpoint.exists():
-        model.load_state_dict(torch.load(RUNS / f"{args.start}.pt")["model"])
+        if args.start == SHIPPED:
+            recipe.begin(model)
+        else:
+            model.load_state_dict(torch.load(RUNS / f"{args.start}.pt")["model"])
     if checkpoint.exists():
         state = torch.load(checkpoint)
         namer.load_state_dict(state["namer"])
@@ -104,7 +113,7 @@ def main() -> None:
         step, spent = state["step"], state["spent"]
     budget = args.minutes * 60
     stage = mp.Value("d", float(bool(args.start)) + spent / budget)
-    stream = Stream(args.seed + step, args.tokens, stage)
+    stream = Stream(args.seed + step, args.tokens, stage, recipe)
     data = iter(DataLoader(stream, batch_size=None, num_workers=1, prefetch_factor=6))
     bar = tqdm(total=round(budget), initial=round(spent), unit="s", mininterval=5)
     mean: dict[str, float] = {}
@@ -115,10 +124,10 @@ def main() -> None:
             for group in opt.param_groups:
                 group["lr"] = args.lr * rate(spent, budget)
         batch: dict[str, Tensor] = next(data)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=not args.float32):
             with torch.no_grad():
-                patches = features(tower, batch["pixels"])
-            logits, weights, states = answer(model, batch, patches, args.drop)
+                patches = recipe.features(tower, batch["pixels"])
+            logits, weights, states = answer(model, batch, recipe.visual(model, patches), args.drop)
             logits = logits.float()
             named, seen = naming(namer, states, batch)
         target = batch["target"]
@@ -164,7 +173,7 @@ def main() -> None:
             }
             torch.save(state, checkpoint.with_suffix(".tmp"))
             checkpoint.with_suffix(".tmp").rename(checkpoint)
-            save(model, WEIGHTS)
+            save(model, recipe)
 
 
 if __name__ == "__main__":

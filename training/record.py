@@ -1,18 +1,19 @@
-"""Writes `benchmarks/tiny-training.json`: how the shipped weights were trained.
+"""Writes a training record, such as `benchmarks/tiny-training.json`: how the weights were made.
 
 Gathers the logs and settings of the runs named on the command line, in order. What the weights score is in the
 files that `make results` writes.
 
     python -m training.record encoder encoder2 llm llm2 llm3
+    python -m training.record --model aya-vision aya-encoder aya-llm
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import os
 import platform
-import sys
 from pathlib import Path
 
 import numpy
@@ -21,10 +22,8 @@ import torch
 import transformers
 
 from hired.forms import CUT_SHARE, GRIDS, KEYS
-from training.build import WEIGHTS
 from training.encoder import RUNS
-
-OUT = Path(__file__).resolve().parents[1] / "benchmarks" / "tiny-training.json"
+from training.recipes import RECIPES
 
 
 def processor_name() -> str:
@@ -48,8 +47,13 @@ def curve(name: str, points: int = 12) -> list[dict[str, float]]:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", choices=sorted(RECIPES), default="llava-next")
+    parser.add_argument("runs", nargs="+")
+    args = parser.parse_args()
+    recipe = RECIPES[args.model]
     stages, settings = [], {}
-    for name in sys.argv[1:]:
+    for name in args.runs:
         state = torch.load(RUNS / f"{name}.pt", map_location="cpu")
         settings[name] = state.get("args") or "the command line in training/README.md"
         stages.append(
@@ -60,7 +64,7 @@ def main() -> None:
                 "curve": curve(name),
             }
         )
-    weights = WEIGHTS / "model.safetensors"
+    weights = recipe.weights / "model.safetensors"
     record = {
         "machine": {"cpu": processor_name(), "cores": os.cpu_count(), "gpu": None},
         "versions": {
@@ -78,9 +82,8 @@ def main() -> None:
         },
         "stages": stages,
     }
-    OUT.parent.mkdir(exist_ok=True)
-    OUT.write_text(json.dumps(record, indent=1) + "\n")
-    print(OUT)
+    recipe.record.write_text(json.dumps(record, indent=1) + "\n")
+    print(recipe.record)
 
 
 if __name__ == "__main__":

@@ -7,14 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
-from transformers import PreTrainedTokenizerFast
 
-from hired.forms import GRIDS, KEYS, TILE, Page, best_grid, page, practice
+from hired.forms import GRIDS, KEYS, Page, page, practice
 from training.build import PREFACES, QUESTIONS
-from training.data import SIDE, Partition, partitions
-
-NEWLINE = -2
-TEXT = -1
+from training.data import Partition, partitions, token_labels
+from training.recipes.base import TEXT, Recipe
 
 
 @dataclass
@@ -22,9 +19,9 @@ class Sequence:
     """One prompt with its answers.
 
     Attributes:
-        ids: Token ids, `<image>` once for every visual token.
-        place: For each token the patch it shows, counted over all patches of all partitions of
-            `parts`; `NEWLINE` for a row end, `TEXT` for text.
+        ids: Token ids, the placeholder once for every visual token.
+        place: For each token the visual token it is, counted over all tokens of all partitions of `parts`; `NEWLINE`
+            for a row end, `TEXT` for text.
         learn: Whether the token is part of an answer.
         positions: Position ids, increasing.
         digits: For each token of an answer (index of the key asked for, number of the digit; -1: the
@@ -40,34 +37,15 @@ class Sequence:
     parts: list[Partition] = field(default_factory=list)
 
 
-def places(width: int, height: int) -> np.ndarray:
-    """Patch index (partition * 144 + patch) of every visual token of a picture; row ends `NEWLINE`.
-
-    What `pack_image_features` does, with indices in place of features.
-    """
-    rows, columns = best_grid(width, height)
-    full = np.arange(SIDE * SIDE)
-    tiles = SIDE * SIDE * (1 + np.arange(rows * columns)).reshape(rows, columns, 1, 1)
-    mosaic = (tiles + full.reshape(SIDE, SIDE)).swapaxes(1, 2).reshape(rows * SIDE, columns * SIDE)
-    h, w = mosaic.shape
-    if width / height > w / h:
-        pad = (h - int(round(height * (w / width), 7))) // 2
-        mosaic = mosaic[pad : h - pad]
-    else:
-        pad = (w - int(round(width * (h / height), 7))) // 2
-        mosaic = mosaic[:, pad : w - pad]
-    ends = np.full((len(mosaic), 1), NEWLINE)
-    return np.concatenate([full, np.concatenate([mosaic, ends], 1).ravel()])
-
-
 class Writer:
     """Turns pages and questions into sequences."""
 
-    def __init__(self, tok: PreTrainedTokenizerFast) -> None:
-        self.tok = tok
-        get = tok.convert_tokens_to_ids
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.tok = recipe.tokenizer()
+        get = self.tok.convert_tokens_to_ids
         self.bos, self.user, self.end = get("<s>"), get("<|user|>"), get("<|end|>")
-        self.assistant, self.image = get("<|assistant|>"), get("<image>")
+        self.assistant = get("<|assistant|>")
         self.cache: dict[str, list[int]] = {}
 
     def encode(self, text: str) -> list[int]:
@@ -97,11 +75,11 @@ class Writer:
         ids = [self.bos, self.user, *(self.encode(preface) if preface else [])]
         place = [TEXT] * len(ids)
         for p in pages:
-            spots = places(*p.image.size)
-            offset = len(s.parts) * SIDE * SIDE
-            place += [int(v) + offset if v >= 0 else NEWLINE for v in spots]
-            ids += [self.image] * len(spots)
-            s.parts += partitions(p)
+            shown, spots = self.recipe.picture(self.tok, *p.image.size)
+            offset = len(s.parts) * len(self.recipe.merge)
+            place += [v + offset if v >= 0 else v for v in spots]
+            ids += shown
+            s.parts += partitions(p, self.recipe)
         learn = [False] * len(ids)
         for i, (question, answer) in enumerate(asked):
             ask = [*([self.user] if i else []), *self.encode(question), self.assistant]
@@ -160,8 +138,12 @@ def sample(rng: np.random.Generator, writer: Writer, stage: float) -> Sequence:
     return writer.write(pages, asked, preface=preface, stretch=0.5 * (rng.random() < 0.6), rng=rng)
 
 
-def collate(items: list[Sequence], pad: int) -> dict[str, np.ndarray]:
-    """Right-padded batch; `tail` lists the positions that predict an answer token."""
+def collate(items: list[Sequence], recipe: Recipe, pad: int) -> dict[str, np.ndarray]:
+    """Right-padded batch; `tail` lists the positions that predict an answer token.
+
+    `key` (partitions, tokens) and `slots` (partitions, 4, tokens) are labels of visual tokens.
+    """
+    labels = [token_labels(p, recipe.merge) for s in items for p in s.parts]
     length = max(len(s.ids) for s in items)
     shape = (len(items), length)
     out = {
@@ -169,8 +151,8 @@ def collate(items: list[Sequence], pad: int) -> dict[str, np.ndarray]:
         "place": np.full(shape, TEXT, np.int64),
         "positions": np.zeros(shape, np.int64),
         "pixels": np.stack([p.pixels for s in items for p in s.parts]),
-        "key": np.stack([p.key for s in items for p in s.parts]),
-        "slots": np.stack([p.slots for s in items for p in s.parts]),
+        "key": np.stack([key for key, _ in labels]),
+        "slots": np.stack([slots for _, slots in labels]),
         "whole": np.array([p.whole for s in items for p in s.parts], np.float32),
     }
     longest = max(sum(s.learn) for s in items)
@@ -182,7 +164,7 @@ def collate(items: list[Sequence], pad: int) -> dict[str, np.ndarray]:
         n = len(s.ids)
         out["ids"][i, :n] = s.ids
         spots = np.array(s.place)
-        out["place"][i, :n] = np.where(spots >= 0, spots + offset * SIDE * SIDE, spots)
+        out["place"][i, :n] = np.where(spots >= 0, spots + offset * len(recipe.merge), spots)
         out["positions"][i, :n] = s.positions
         where = np.flatnonzero(s.learn)
         tail[i, : len(where)] = where - 1
@@ -213,7 +195,4 @@ def batches(seed: int, writer: Writer, tokens: int, stage: object) -> Iterator[d
             groups[-1].append(s)
         for i in rng.permutation(len(groups)):
             if len(groups[i]) > 1:
-                yield collate(groups[i], pad)
-
-
-assert TILE == SIDE * 8
+                yield collate(groups[i], writer.recipe, pad)
