@@ -57,7 +57,7 @@ def test_scores_are_those_of_eager_attention_whatever_the_pictures_around() -> N
     for index, size in enumerate(together["image_sizes"].tolist()):
         pixels = together["pixel_values"][index : index + 1, :, : size[0], : size[1]]
         seen = model.model.vision_tower(pixels, image_sizes=[size], output_attentions=True).attentions
-        for layer, rows in ((0, found[index].first), (2, found[index].last[0])):
+        for layer, rows in ((1, found[index].first), (2, found[index].last[0])):
             patches = seen[layer][0].mean(1).unflatten(-1, (size[0] // PATCH, size[1] // PATCH))
             torch.testing.assert_close(rows, avg_pool2d(patches, MERGE).flatten(1), atol=1e-6, rtol=1e-4)
 
@@ -82,7 +82,7 @@ def full_size() -> Any:
 def test_the_geometry_of_the_released_checkpoints() -> None:
     model = full_size()
     encoder = FAMILY.parts(model)
-    assert (encoder.states, encoder.first, encoder.last, encoder.cls) == ((24,), 0, 23, None)
+    assert (encoder.states, encoder.first, encoder.last, encoder.cls) == ((24,), 1, 23, None)
     size = (4000, 3000)
     layout = FAMILY.layouts(model, given(resized(size, 1540, 28)), [size])[0]
     assert layout.cells == (42, 55)

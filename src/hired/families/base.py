@@ -35,24 +35,36 @@ class Encoder:
         layers: its layers, in order; each takes (batch, tokens, d) hidden states first, and gives them back.
         states: which hidden states make the features, put side by side: i is the input of layer i, `len(layers)`
             the output of the last one.
-        first: index of the initial layer (paper: l_init = 0).
         cls: index of the CLS token in the encoder's sequence; None for an encoder without one, whose scores are the
             attention that each patch receives, averaged over all queries.
         merge: (N, k) int64, the k encoder patches that each visual token is made of where the model merges equally
             many patches of a partition (pixel shuffle, 2 x 2 merger, average pool); None where a token is one patch.
         tells: index of the layer that tells importance, where that is not the last used one because that one does not
             attend to everything (windows); None for the last used one.
+        starts: index of the initial layer where it is not the usual one, for the same reason; None for `first`'s rule.
         attends: name of the attention module in a layer.
     """
 
     tower: Any
     layers: Sequence[nn.Module]
     states: tuple[int, ...]
-    first: int = 0
     cls: int | None = 0
     merge: Tensor | None = None
     tells: int | None = None
+    starts: int | None = None
     attends: str = "self_attn"
+
+    @property
+    def first(self) -> int:
+        """Index of the initial layer (paper: l_init = 0); 1 in an encoder without a CLS token.
+
+        In layer 0 a patch has seen nothing but itself, and blank paper receives as much as anything. A CLS token has
+        learned what to look for; what patches receive only tells once they have seen each other. Measured on a trained
+        model: `benchmarks/stand-in.json`.
+        """
+        if self.starts is not None:
+            return self.starts
+        return 0 if self.cls is not None else min(1, self.last)
 
     @property
     def last(self) -> int:

@@ -119,7 +119,7 @@ class Qwen25VL(Qwen2VL):
             tower=tower,
             layers=tower.blocks,
             states=(len(tower.blocks),),
-            first=whole[0],
+            starts=whole[0],
             cls=None,
             tells=whole[-1],
             attends="attn",
