@@ -15,6 +15,10 @@ def test_readme_holds_the_table_of_the_result_file() -> None:
     assert table() in (ROOT / "README.md").read_text()
 
 
+def test_readme_holds_the_table_of_the_second_model() -> None:
+    assert table(ROOT / "benchmarks" / "aya-forms.json") in (ROOT / "README.md").read_text()
+
+
 def test_readme_holds_the_table_of_the_speed_files() -> None:
     assert speed_table.table() in (ROOT / "README.md").read_text()
 

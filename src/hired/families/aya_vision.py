@@ -21,7 +21,7 @@ class AyaVision(ShuffledSiglip):
     encoder: ClassVar[str] = "SigLIP, no CLS token: attention received, pooled over 2 x 2 patches"
     partitions: ClassVar[str] = "full image + r x c tiles"
     tokens: ClassVar[str] = "169 a tile at 364 px, a tag before each tile"
-    verified: ClassVar[str] = "random tiny models; real weights not tried"
+    verified: ClassVar[str] = "a small trained model and random tiny models; real weights not tried"
 
     def parts(self, model: Any) -> Encoder:
         """The SigLIP tower's parts."""

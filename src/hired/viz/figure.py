@@ -69,7 +69,7 @@ def draw(image: Image.Image, selection: ImageSelection, *, note: str | None = No
 
     Kept tokens are clear, dropped ones veiled, and what no token shows is hatched. With several
     partitions the figure has the full image, the tiles in place with their shares, and, where the
-    method read it, the first layer's attention on the full image with the share of it that each tile
+    method read it, the initial layer's attention on the full image with the share of it that each tile
     covers.
 
     Args:
@@ -165,7 +165,7 @@ def _blocks(image: Image.Image, selection: ImageSelection, small: float, big: fl
         shares = _shares(content, boxes, image.size)
         labels = {i: (f"{share:.0%}".replace("%", " %"),) * 2 for i, share in shares.items()}
         heat = heat_panel(image, small, content, boxes)
-        rest.append(_Block("attention, first layer", heat, labels))
+        rest.append(_Block("attention, initial layer", heat, labels))
     return full, rest
 
 
