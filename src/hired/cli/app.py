@@ -122,7 +122,9 @@ def evaluate(
     limit: Annotated[int, typer.Option("--limit", min=1, help="How many pictures.")] = 1000,
     fonts: Annotated[str, typer.Option("--fonts", metavar="train|unseen")] = "train",
     newlines: Annotated[str, typer.Option("--newlines", metavar="drop|keep")] = "drop",
-    positions: Annotated[str, typer.Option("--positions", metavar="consecutive|original")] = "consecutive",
+    positions: Annotated[
+        str | None, typer.Option("--positions", metavar="consecutive|original", help="Default: the family's own.")
+    ] = None,
     alpha: Alpha = 0.5,
     encoder_budget: Annotated[
         float | None, typer.Option("--encoder-budget", help="HiRED's encoder budget, such as 2.")

@@ -17,7 +17,7 @@ _CHOICES = {
     "task": ("forms", "dense"),
     "fonts": ("train", "unseen"),
     "newlines": ("drop", "keep"),
-    "positions": ("consecutive", "original"),
+    "positions": (None, "consecutive", "original"),
     "variant": ("paper", "published"),
 }
 
@@ -33,7 +33,7 @@ class Settings:
         limit: How many pictures.
         fonts: ``train``, or ``unseen`` typefaces.
         newlines: ``drop`` or ``keep``, see `hired.reduce`.
-        positions: ``consecutive`` or ``original``, see `hired.reduce`.
+        positions: ``consecutive`` or ``original``, see `hired.reduce`; None for the family's own.
         alpha: The full image's share of the budget, 0..1.
         variant: HiRED's, ``paper`` or ``published``.
         encoder_budget: HiRED's, see `hired.reduce`; None for none.
@@ -47,7 +47,7 @@ class Settings:
     limit: int = 1000
     fonts: str = "train"
     newlines: str = "drop"
-    positions: str = "consecutive"
+    positions: str | None = None
     alpha: float = 0.5
     variant: str = "paper"
     encoder_budget: float | None = None
@@ -64,7 +64,7 @@ class Settings:
 
         for name, known in _CHOICES.items():
             if getattr(self, name) not in known:
-                raise BudgetError(f"{name}={getattr(self, name)!r}: use one of {', '.join(known)}")
+                raise BudgetError(f"{name}={getattr(self, name)!r}: use one of {', '.join(filter(None, known))}")
         for method in self.methods:
             if method not in METHODS + CHECKS:
                 raise BudgetError(f"unknown method {method!r}: use {', '.join(METHODS + CHECKS)}")
