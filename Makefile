@@ -97,6 +97,8 @@ PLAN := $(BIN)/hired plan --calibrate --device cpu --dtype bf16 --context 32 --n
 bench: $(VENV)/.demo  ## measure speed and memory again on the CPU (an hour on two cores, 20 GB; run nothing beside it)
 	$(BENCH) --device cpu --dtype bfloat16 --shape llava-next-0.5b --encoder-budget 2 \
 		-o benchmarks/speed-0.5b-cpu.json -o docs/images/speed-0.5b-cpu.png
+	$(BENCH) --device cpu --dtype float32 --shape llava-next-0.5b --budgets 1,0.4,0.2 --no-memory \
+		-o benchmarks/speed-0.5b-cpu-float32.json
 	$(PLAN) llava-next-0.5b --encoder-budget 2 -o benchmarks/plan-0.5b-cpu.json > /dev/null
 	$(BENCH) --device cpu --dtype bfloat16 --shape llava-next-0.5b --budgets 1,576 --repeats 2 --no-memory \
 		--image 336x336,336x672,672x672,1008x1008,1344x1344 \

@@ -21,18 +21,20 @@ hand. How it was measured, and what the columns mean: [`hired bench`](bench.md).
 
 def results() -> list[Path]:
     """The committed result files of `hired bench`."""
-    return sorted(HERE.glob("speed-*.json"))
+    return sorted(HERE.glob("speed-*.json"), key=lambda path: path.stem)
 
 
 def table(paths: list[Path] | None = None) -> str:
     """The README's Markdown table, a column a budget: the shipped model's exact match, then speed and memory by file.
 
-    Files of several picture sizes are left out; of several batches, the first counts.
+    Files of several picture sizes are left out; of several batches, and of several files of a shape and a device, the
+    first counts.
     """
     lines = ["| | " + " | ".join(f"{budget:.0%}" for budget in BUDGETS) + " |", "|---" * (len(BUDGETS) + 1) + "|"]
     forms = json.loads((HERE / "forms.json").read_text())["results"]
     exact = {row["budget"]: 100 * row["exact_match"] for row in forms if row["method"] == "hired"}
     lines.append(_line("exact match of the shipped model, %", [_number(exact.get(b), 1) for b in BUDGETS]))
+    told: set[str] = set()
     for content in _contents(paths):
         rows = content["results"]
         if len({tuple(row["image"]) for row in rows}) > 1:
@@ -41,6 +43,9 @@ def table(paths: list[Path] | None = None) -> str:
         plain = {row["budget"]: row for row in rows if row["encoder_budget"] is None}
         narrow = {row["budget"]: row for row in rows if row["encoder_budget"] is not None}
         name = f"{content['subject']}, {_device(content)}"
+        if name in told:
+            continue
+        told.add(name)
         lines.append(_line(f"{name}: first token, s", [_cell(plain.get(b), "ttft_s", 2) for b in BUDGETS]))
         if narrow:
             ratio = next(iter(narrow.values()))["encoder_budget"]
