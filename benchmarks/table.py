@@ -51,9 +51,9 @@ What they say:
 - The encoder's initial layer tells less here than CLIP's does: one head of five looks at text, the others at blank
   paper, so the budget is divided nearly evenly among tiles. The final layer's choice carries the result.
 - The second model ([training](training.md#the-one-without-a-cls-token)) has no CLS token, and 2 x 2 patches make one
-  visual token. Ranked by the attention that patches receive, pooled to tokens, its tokens are chosen as well as the
-  shipped model's by the CLS token: the stand-in means something, behind a merger too. A tile has 36 tokens there, so
-  10 % of them are few for four lines.
+  visual token. Ranked by the attention that patches receive, pooled to tokens, its tokens are chosen nearly as well as
+  the shipped model's by the CLS token: the stand-in means something, behind a merger too. A tile has 36 tokens there,
+  so 10 % of them are few for four lines.
 - Without a CLS token, layer 0 divides the budget worst. HiRED uses layer 1 there
   ([why](families.md#encoders-without-a-cls-token)).
 """
