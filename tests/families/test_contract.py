@@ -208,6 +208,23 @@ def test_a_truncated_prompt_is_refused(name: str) -> None:
 
 
 @each_family
+def test_a_row_cut_behind_its_last_placeholder_takes_nothing_of_the_next_row(name: str) -> None:
+    """Some families need the tag behind a picture; without it a picture must not go on in the next row."""
+    model, sizes = models.shared(name), ALL[name].sizes
+    inputs = dict(pictures.inputs(name, [sizes[:1], sizes[1:2]], side="right"))
+    whole = [layout.boxes for layout in plan(model, inputs, 0.3).layouts]
+    mask = inputs["attention_mask"].clone()
+    mask[0, int((inputs["input_ids"][0] == family_of(model).image_token(model)).nonzero().max()) + 1 :] = 0
+    inputs = {**inputs, "attention_mask": mask, "input_ids": inputs["input_ids"].masked_fill(mask == 0, 0)}
+    try:
+        found = [layout.boxes for layout in plan(model, inputs, 0.3).layouts]
+    except InputsError as error:
+        assert "truncate" in str(error)
+    else:
+        assert found == whole
+
+
+@each_family
 def test_pixels_without_placeholders_and_the_other_way_round_are_refused(name: str) -> None:
     inputs = dict(row_of(name, 2))
     token = family_of(models.shared(name)).image_token(models.shared(name))

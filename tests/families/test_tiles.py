@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import (
     GotOcr2ImageProcessorPil,
@@ -13,6 +15,7 @@ from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import (
 
 import hired
 from hired.errors import InputsError
+from hired.families import family_of
 from hired.families.tiles import grids_of, placeholder_runs
 from hired.reduction import plan
 from tests.support import models, pictures
@@ -51,6 +54,21 @@ def test_what_tiles_show_tells_what_the_size_tells(size: tuple[int, int], seed: 
     columns, rows = get_optimal_tiled_canvas(size[::-1], (56, 56), 1, 12)
     assert by_size == [(rows, columns) if rows * columns > 1 else (0, 0)]
     assert grids_of([count], pixels.to(dtype), None, canvas) == by_size
+
+
+@given(st.integers(16, 4000), st.integers(16, 4000), st.integers(2, 16))
+@pytest.mark.parametrize("name", ["aya_vision", "cohere2_vision"])
+def test_the_rule_limited_to_what_came_out_gives_the_same_grid(name: str, width: int, height: int, limit: int) -> None:
+    """The inputs do not carry the processor's limit, only how many tiles there are."""
+    rule = get_optimal_tiled_canvas
+    if name == "cohere2_vision":
+        pytest.importorskip("torchvision")
+        from transformers.models.cohere2_vision import image_processing_cohere2_vision
+
+        rule = image_processing_cohere2_vision.get_optimal_tiled_canvas
+    columns, rows = rule((height, width), (56, 56), 1, limit)
+    family: Any = family_of(models.shared(name))
+    assert rows * columns == 1 or family.canvas((width, height), 56, rows * columns) == (columns, rows)
 
 
 def test_a_blank_page_tells_nothing_and_its_size_does() -> None:

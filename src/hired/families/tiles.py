@@ -71,10 +71,13 @@ def tiles_of_groups(runs: list[Run], ends: list[bool], tokens: int, tiles: int) 
         tokens, tiles: as in `tiles_of_runs`.
 
     Raises:
-        InputsError: runs that are no tile, or of other tiles than the pixels.
+        InputsError: runs that are no tile, a picture that does not end in its row, or other tiles than the pixels'.
     """
-    counts = [0]
+    counts, row = [0], 0
     for run, end in zip(runs, ends, strict=True):
+        if counts[-1] and run.row != row:
+            raise _endless(row)
+        row = run.row
         if run.length != tokens:
             raise InputsError(
                 f"row {run.row} holds a tile of {run.length} image placeholders in place of {tokens}: was the prompt"
@@ -84,9 +87,13 @@ def tiles_of_groups(runs: list[Run], ends: list[bool], tokens: int, tiles: int) 
         if end:
             counts.append(0)
     if counts.pop():
-        raise InputsError("the last picture's end is missing in input_ids: do not truncate the prompt")
+        raise _endless(row)
     check_tiles(sum(counts), tiles)
     return counts
+
+
+def _endless(row: int) -> InputsError:
+    return InputsError(f"the end of the last picture of row {row} is missing in input_ids: do not truncate the prompt")
 
 
 def check_tiles(told: int, tiles: int) -> None:
