@@ -113,8 +113,11 @@ bench: $(VENV)/.demo  ## measure speed and memory again on the CPU (an hour on t
 bench-gpu: $(VENV)/.demo  ## measure speed and memory on a CUDA GPU
 	for shape in llava-next-7b llava-next-0.5b llava-1.5-7b; do \
 		$(BENCH) --device cuda --dtype float16 --shape $$shape --encoder-budget 2 --batch 1,2,4,8 --repeats 5 \
-			-o benchmarks/speed-$$shape-gpu.json || exit 1; done
+			-o benchmarks/speed-$$shape-gpu.json || exit 1; \
+		$(BIN)/hired plan --calibrate --device cuda --dtype fp16 --context 32 --new-tokens 15 $$shape \
+			--encoder-budget 2 -o benchmarks/plan-$$shape-gpu.json > /dev/null || exit 1; done
 	$(BIN)/python benchmarks/speed_table.py > /dev/null
+	$(BIN)/python benchmarks/plan_check.py
 
 SERVING := $(SERVED)/bin/python benchmarks/serving.py
 bench-serve: $(SERVED)/.dev  ## measure vLLM servers again on the CPU (half an hour on two cores; run nothing beside it)

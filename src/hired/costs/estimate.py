@@ -238,17 +238,22 @@ class Estimator:
         return max(encode, prefill, decode), full
 
     def _timed(self, costs: Costs, rates: Rates) -> Costs:
-        """With times: every stage's FLOPs over its rate; the LM head and decoding read all their weights."""
+        """With times: every stage's FLOPs over its rate; the LM head and decoding read all their weights.
+
+        A layer of the encoder takes no less than with one partition, one of the LLM no less than for one token.
+        """
         ask, llm = self.request, LLM.of(self.config)
         head = llm.vocabulary * llm.hidden * memory.value_bytes(ask.dtype) / rates.bandwidth
         mixed = llm.layers * attention_flops(llm, costs.prompt_tokens) * ask.batch
         partitions = self.partitions * ask.batch
         linear = costs.prefill_flops - mixed - 2 * llm.hidden * llm.vocabulary * ask.batch
+        encoder = (costs.encoder_flops - partitions * embed_flops(self.config)) / rates.encoder
+        prefill = linear / rates.llm + mixed / rates.attention
         ttft = (
             partitions * rates.embed_s
-            + (costs.encoder_flops - partitions * embed_flops(self.config)) / rates.encoder
-            + (costs.projector_flops + linear) / rates.llm
-            + mixed / rates.attention
+            + max(encoder, used_layers(self.config) * rates.encoder_s)
+            + costs.projector_flops / rates.llm
+            + max(prefill, llm.layers * rates.step_s)
             + head
         )
         steps = ask.new_tokens - 1

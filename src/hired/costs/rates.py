@@ -19,6 +19,9 @@ __all__ = ["Rates", "by_hand", "calibrate"]
 RUNS = 16
 """Timed runs that share the time there is."""
 
+IN_A_ROW = 4
+"""Layers started before the device is waited for: on a fast GPU starting them is what takes time."""
+
 WORKING_SET = 256_000_000
 """Bytes of layers that decoding is timed on: more than the caches of a processor or GPU hold."""
 
@@ -29,6 +32,7 @@ class Rates:
 
     Attributes:
         encoder: FLOP/s in the encoder's layers, all their operations included.
+        encoder_s: seconds that one of those layers takes, however little it has to do.
         embed_s: seconds for one partition before those layers.
         llm: FLOP/s in the LLM's layers in prefill, without attention.
         attention: FLOP/s of causal attention, of those it needs.
@@ -39,6 +43,7 @@ class Rates:
     """
 
     encoder: float
+    encoder_s: float
     embed_s: float
     llm: float
     attention: float
@@ -72,6 +77,7 @@ def by_hand(config: Any, dtype: str, batch: int, tflops: float, bandwidth: float
     cached = 2 * llm.kv_heads * llm.head_dim * size * batch
     return Rates(
         encoder=flops,
+        encoder_s=0.0,
         embed_s=embed_flops(config) / flops,
         llm=flops,
         attention=flops,
@@ -113,12 +119,12 @@ def calibrate(
     model = random_model(small, target, getattr(torch, dtype))
     clock = _Clock(torch, target, seconds / RUNS)
     with torch.inference_mode():
-        encoder, embed = _encoder(clock, model, small)
+        encoder, least, embed = _encoder(clock, model, small)
         attention = _attention(clock, full, model, length)
         llm = _llm_rate(clock, model, small, length)
         bandwidth = _bandwidth(clock, full, model)
         step, key = _step(clock, model, small, batch, length)
-    return Rates(encoder, embed, llm, attention, bandwidth, step, key, "measured")
+    return Rates(encoder, least, embed, llm, attention, bandwidth, step, key, "measured")
 
 
 class _Clock:
@@ -168,8 +174,8 @@ def _few_layers(config: Any, layers: int) -> Any:
     return small
 
 
-def _encoder(clock: _Clock, model: Any, config: Any) -> tuple[float, float]:
-    """(FLOP/s of a layer, seconds for one partition before the layers)."""
+def _encoder(clock: _Clock, model: Any, config: Any) -> tuple[float, float, float]:
+    """(FLOP/s of a layer, seconds of a layer with one partition, seconds for one partition before the layers)."""
     from hired.families import family_of
 
     parts, vision = family_of(model).parts(model), config.vision_config
@@ -181,8 +187,10 @@ def _encoder(clock: _Clock, model: Any, config: Any) -> tuple[float, float]:
     partitions = clock.size(through, 2, 8)  # one alone is slower than each of several
     spent = clock.best(through(partitions))
     whole = clock.best(partial(parts.tower, _random(model, partitions, 3, side, side)))
+    alone = through(1)
+    least = clock.best(lambda: [alone() for _ in range(IN_A_ROW)]) / IN_A_ROW
     flops = encoder_flops(config, partitions) - partitions * embed_flops(config)
-    return flops / spent, max(whole - spent, 0.0) / partitions
+    return flops / spent, least, max(whole - spent, 0.0) / partitions
 
 
 def _random(model: Any, *shape: int) -> Any:
