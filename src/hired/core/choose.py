@@ -1,10 +1,42 @@
 """Which tokens are kept: an order of importance, and a budget met to the token."""
 
+from itertools import accumulate
+from operator import add
+
 import torch
 from torch import Tensor
 
 from hired.core.budget import Newlines
 from hired.core.layout import STRUCTURE, Layout
+from hired.core.transfer import moved_to
+
+
+def best(scores: Tensor, layout: Layout, shares: Tensor) -> Tensor:
+    """The tokens of highest score of each partition, as many as its share.
+
+    Args:
+        scores: (T,) importance; ties go to the earlier token.
+        layout: the image, on the device of `scores`.
+        shares: (P,) int64 on the CPU, at most `layout.capacity`.
+
+    Returns:
+        Sorted (K,) int64 indices into the image's untouched tokens, K being the sum of `shares`.
+    """
+    given = shares.tolist()
+    starts = accumulate(layout.capacity, initial=layout.tokens_full - layout.tokens_real)
+    # Where the kept ones of each partition end in the order; newlines, of partition -1, find the 0 at its end.
+    ends = torch.tensor([*map(add, starts, given), 0])
+    order, partition = _by_partition(scores, layout.partition)
+    place = torch.arange(order.numel(), device=order.device)
+    kept = place < moved_to(order.device, ends)[0][partition]
+    return torch.where(kept, order, order.numel()).sort().values[: sum(given)]
+
+
+def _by_partition(scores: Tensor, partition: Tensor) -> tuple[Tensor, Tensor]:
+    """First `STRUCTURE`, then partition after partition, each from its best token: (T,) indices, and their partitions."""
+    by_score = torch.argsort(scores, descending=True, stable=True)
+    found, order = torch.sort(partition[by_score], stable=True)
+    return by_score[order], found
 
 
 def ranks(scores: Tensor, partition: Tensor) -> Tensor:
@@ -17,8 +49,7 @@ def ranks(scores: Tensor, partition: Tensor) -> Tensor:
     Returns:
         (T,) int64: 0 for the best token of each partition. Undefined for `STRUCTURE` tokens.
     """
-    by_score = torch.argsort(scores, descending=True, stable=True)
-    order = by_score[torch.argsort(partition[by_score], stable=True)]
+    order, _ = _by_partition(scores, partition)
     counts = torch.zeros(int(partition.numel()) + 1, dtype=torch.int64, device=partition.device)
     counts.scatter_add_(0, partition + 1, torch.ones_like(partition))
     starts = counts.cumsum(0) - counts
@@ -81,7 +112,7 @@ def _take_with_newlines(order: Tensor, layout: Layout, total: int) -> Tensor:
     # The prefix may end one short, before a token that would open a row: the next token of an open row, then.
     opened = torch.zeros(lines, dtype=torch.bool, device=order.device)
     opened.scatter_(0, torch.where(fits, line_of, torch.zeros_like(line_of)), True)
-    opened[0] = True
+    opened[:1].fill_(True)  # not by index, which would wait for the device; so below
     cheap = ~fits & opened[line_of]
     extra = torch.argmax(cheap.to(torch.uint8))
     fits = fits | ((place == extra) & cheap & (spent < total))
@@ -92,5 +123,5 @@ def _take_with_newlines(order: Tensor, layout: Layout, total: int) -> Tensor:
     # No open row has a token left: the one token still owed is the newline of the next row.
     short = keep.sum() < total
     spare = torch.argmax(((partition == STRUCTURE) & ~keep).to(torch.uint8))
-    keep[spare] |= short
+    keep |= short & (torch.arange(keep.numel(), device=keep.device) == spare)
     return torch.argsort((~keep).to(torch.uint8), stable=True)[:total]

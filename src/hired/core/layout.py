@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hired.core.transfer import moved_to
+
 STRUCTURE = -1
 """Value of `Layout.partition` and `Layout.cell` for a token that shows no patch (a row-end newline)."""
 
@@ -39,9 +41,9 @@ class Layout:
         cell: (T,) int64, the row-major cell of the token inside its partition, `STRUCTURE` for a newline.
         line: (T,) int64, the row of the sub-image canvas a token stands in, newlines included; `STRUCTURE`
             where no newline ends the token's row (tokens of the full image).
-        rows: (grid rows, cell rows) float64, the share of each row of the full image's cells that each row of
-            sub-images covers.
-        columns: (grid columns, cell columns) float64, likewise.
+        rows: (grid rows, cell rows) float64 on the CPU, the share of each row of the full image's cells that each row
+            of sub-images covers.
+        columns: (grid columns, cell columns) float64 on the CPU, likewise.
         cells: cells of the full image as (rows, columns), and of every sub-image unless `tile_cells` says otherwise.
         grid: sub-images as (rows, columns); (0, 0) when the picture is not cut.
         boxes: the rectangle each partition covers, (x0, y0, x1, y1) in pixels of `size`, or of the encoder's
@@ -101,9 +103,11 @@ class Layout:
         )
 
     def to(self, device: torch.device) -> "Layout":
-        """The same layout with its tensors on `device`."""
-        names = ("partition", "cell", "line", "rows", "columns")
-        moved: dict[str, Any] = {name: getattr(self, name).to(device) for name in names}
+        """The same layout with what it has for each token on `device`; `rows` and `columns` stay on the CPU."""
+        if device == self.partition.device:
+            return self
+        names = ("partition", "cell", "line")
+        moved: dict[str, Any] = dict(zip(names, moved_to(device, *(getattr(self, name) for name in names)), strict=True))
         if self.mixing is not None:
             mixing = self.mixing
             moved["mixing"] = replace(mixing, index=mixing.index.to(device), weight=mixing.weight.to(device))

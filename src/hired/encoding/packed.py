@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from hired.core.transfer import moved_to
+
 
 @dataclass(frozen=True)
 class _Slots:
@@ -61,10 +63,14 @@ class Packed:
         places, found = torch.cat(orders, 1)
         order = torch.empty_like(found).scatter_(0, places, found)
 
-        def there(slots: _Slots) -> _Slots:
-            return _Slots(slots.place.to(device), None if slots.mask is None else slots.mask.to(device))
-
-        return cls(there(whole), slot.to(device), tuple(map(there, groups)), order.to(device))
+        slots = [whole, *groups]
+        masks = [one.mask.long() for one in slots if one.mask is not None]
+        slot, order, *moved = moved_to(device, slot, order, *(one.place for one in slots), *masks)
+        filled = iter([mask.bool() for mask in moved[len(slots) :]])
+        there = [
+            _Slots(place, None if one.mask is None else next(filled)) for one, place in zip(slots, moved, strict=False)
+        ]
+        return cls(there[0], slot, tuple(there[1:]), order)
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
         """Attention inside each partition: (1, heads, S, d) each, to (1, S, heads, d)."""

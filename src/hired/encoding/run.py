@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from hired.core.budget import EncoderBudget
+from hired.core.transfer import moved_to
 from hired.encoding.distinct import distinct
 from hired.encoding.packed import Packed
 from hired.encoding.taps import Reading, Tap, active, look_ahead, tapping
@@ -90,8 +91,8 @@ def run(
     """
     # Under a cut twins may keep different patches: their unpadding differs.
     unique, twin = distinct(pixels) if cut is None else (list(range(len(pixels))),) * 2
-    batch = pixels if len(unique) == len(pixels) else pixels[torch.tensor(unique, device=pixels.device)]
-    alive = torch.tensor(twin, device=pixels.device)
+    batch = pixels if len(unique) == len(pixels) else pixels[_there(unique, pixels.device)]
+    alive = _there(twin, pixels.device)
     first = Tap(encoder.attention(encoder.first), encoder.cls, alive[full]) if reads_first else None
     last = Tap(encoder.attention(encoder.last), encoder.cls) if reads_last else None
     taps = [tap for tap in (first, last) if tap is not None]
@@ -101,6 +102,11 @@ def run(
     if divide is not None and first is not None and encoder.first == encoder.last:  # there is no layer left to spare
         divide(encoder.scores(first.rows[0]))
     return steps.result(last)
+
+
+def _there(numbers: list[int], device: torch.device) -> Tensor:
+    """Whole numbers on a device."""
+    return moved_to(device, torch.tensor(numbers))[0]
 
 
 class _Run:
@@ -148,11 +154,11 @@ class _Run:
         rows = list(range(len(needed)))
         if self.stops and not all(needed):
             rows = [row for row in rows if needed[row]]
-            index = torch.tensor(rows, device=hidden.device)
+            index = _there(rows, hidden.device)
             new = [0] * len(needed)
             for place, row in enumerate(rows):
                 new[row] = place
-            self.alive = torch.tensor([new[row] for row in self.twin], device=hidden.device)
+            self.alive = _there([new[row] for row in self.twin], hidden.device)
             hidden = hidden[index]
             self.states = {layer: state[index] for layer, state in self.states.items()}
             self.real = self.cut.real[index.to(self.cut.real.device)] if self.cut else None

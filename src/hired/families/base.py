@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from hired.core.layout import Layout
+from hired.core.transfer import moved_to
 from hired.errors import InputsError, UnsupportedModelError
 
 Size = tuple[int, int]
@@ -83,7 +84,7 @@ class Encoder:
         if self.cls is not None:
             last = self.cls % rows.shape[-1]
             rows = torch.cat((rows[..., :last], rows[..., last + 1 :]), -1) if last else rows[..., 1:]
-        return rows if self.merge is None else rows[..., self.merge.to(rows.device)].mean(-1)
+        return rows if self.merge is None else rows[..., moved_to(rows.device, self.merge)[0]].mean(-1)
 
 
 class Family:

@@ -54,7 +54,8 @@ class LlavaNext(Family):
         pixels = inputs["pixel_values"]
         side, cells = square_cells(model, pixels)
         known = picture_sizes(inputs, sizes)
-        return [self._layout(model, size, side, cells, pixels) for size in known]
+        made = {size: self._layout(model, size, side, cells, pixels) for size in dict.fromkeys(known)}
+        return [made[size] for size in known]
 
     def _layout(self, model: Any, size: Size, side: int, cells: int, pixels: torch.Tensor) -> Layout:
         width, height = size

@@ -12,8 +12,9 @@ class Method(Protocol):
     """A way of choosing tokens. `reads_first` and `reads_last` say which attention rows it needs.
 
     A method that knows from the initial layer how many tokens each partition keeps may also have
-    `shares(image) -> Tensor`, (P,) int64: then the encoder does not finish partitions without a share, and can be given
-    a budget of its own. `select` finds what it returned in `image.shares`.
+    `shares(image) -> Tensor`, (P,) int64 on the CPU: then the encoder does not finish partitions without a share, and
+    can be given a budget of its own. It is given the first rows and the layout on the CPU. `select` finds what it
+    returned in `image.shares`.
     """
 
     name: ClassVar[str]

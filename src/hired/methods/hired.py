@@ -6,8 +6,9 @@ from typing import ClassVar
 from torch import Tensor
 
 from hired.core.allocate import content_scores, share_out
-from hired.core.choose import by_shares, take
+from hired.core.choose import best, by_shares, take
 from hired.core.image import Image
+from hired.core.transfer import moved_to
 from hired.methods.base import token_scores
 
 
@@ -25,15 +26,15 @@ class HiRED:
     reads_last: ClassVar[bool] = True
 
     def shares(self, image: Image) -> Tensor:
-        """(P,) int64 tokens of each partition, from the initial layer alone; their sum is min(`image.total`, R)."""
+        """(P,) int64 on the CPU: tokens of each partition, from the initial layer alone; in all min(`image.total`, R)."""
         first, layout, scores = image.attention.first, image.layout, None
         if first is None:
             raise RuntimeError("HiRED reads the initial layer; the encoder stage did not")
         if layout.partitions > 1:
-            mass = first.view(first.shape[0], *layout.cells)
+            mass = first.cpu().view(first.shape[0], *layout.cells)
             scores = content_scores(mass, layout.rows, layout.columns)
         patches = min(image.total, layout.tokens_real)
-        return share_out(patches, self.alpha, layout.capacity, scores).to(layout.partition.device)
+        return share_out(patches, self.alpha, layout.capacity, scores)
 
     def select(self, image: Image) -> Tensor:
         """Sorted (K,) int64 indices of the kept tokens; K == `image.total` unless R is smaller."""
@@ -41,5 +42,8 @@ class HiRED:
         if last is None:
             raise RuntimeError("HiRED reads the last layer; the encoder stage did not")
         shares = self.shares(image) if image.shares is None else image.shares
-        keys = by_shares(token_scores(last, layout), layout.partition, shares)
-        return take(keys, layout, image.total, image.newlines)
+        scores = token_scores(last, layout)
+        if image.newlines == "drop":
+            return best(scores, layout, shares)
+        shares = moved_to(scores.device, shares)[0]
+        return take(by_shares(scores, layout.partition, shares), layout, image.total, image.newlines)

@@ -109,8 +109,8 @@ def _cut(plan: Plan, data: Mapping[str, Any], kept: list[Tensor | None]) -> dict
     for start, end, rows in zip(starts, starts[1:], kept, strict=False):
         dropped.append(0 if rows is None else end - start - rows.numel())
         if rows is not None:
-            stay[plan.placeholders[start:end]] = False
-            stay[plan.placeholders[start:end][rows.to(ids.device)]] = True
+            places = plan.placeholders[start:end]
+            stay.index_fill_(0, places, False).index_fill_(0, places[rows.to(ids.device)], True)
     per_row, used = [], 0
     for images in plan.images_per_row:
         per_row.append(sum(dropped[used : used + images]))

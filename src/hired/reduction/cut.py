@@ -45,23 +45,27 @@ def cut(
     key = stay.to(torch.uint8) if left else (~stay).to(torch.uint8)
     order = torch.argsort(key, dim=1, stable=True)
     order = order[:, -width:] if left else order[:, :width]
-    vacant = ~stay.gather(1, order)
+    uneven = len(set(lengths)) > 1
+    vacant = ~stay.gather(1, order) if uneven else None
+    filler = pad_id if padding.pad_id is None else padding.pad_id
 
     result = {
-        name: value.gather(1, order).masked_fill(
-            vacant, _filler(name, pad_id if padding.pad_id is None else padding.pad_id)
-        )
+        name: _filled(value.gather(1, order), vacant, _filler(name, filler))
         for name, value in data.items()
         if isinstance(value, Tensor) and value.shape == ids.shape and name != "position_ids"
     }
-    uneven = len(set(lengths)) > 1
     # Without a mask transformers takes gaps in the positions for several sequences packed into one.
     if given is None and (uneven or positions == "original"):
-        result["attention_mask"] = (~vacant).to(torch.int64)
+        result["attention_mask"] = torch.ones_like(order) if vacant is None else (~vacant).to(torch.int64)
     explicit = data.get("position_ids")
     if positions == "original" or explicit is not None:
         result["position_ids"] = _positions(explicit, mask, order, vacant, positions)
     return result
+
+
+def _filled(values: Tensor, vacant: Tensor | None, filler: int) -> Tensor:
+    """`values` (..., batch, width) with `filler` where no token stands; None for nowhere."""
+    return values if vacant is None else values.masked_fill(vacant, filler)
 
 
 def _filler(name: str, pad_id: int) -> int:
@@ -69,10 +73,10 @@ def _filler(name: str, pad_id: int) -> int:
     return {"labels": IGNORED_LABEL, "input_ids": pad_id}.get(name, 0)
 
 
-def _positions(explicit: Tensor | None, mask: Tensor, order: Tensor, vacant: Tensor, positions: str) -> Tensor:
+def _positions(explicit: Tensor | None, mask: Tensor, order: Tensor, vacant: Tensor | None, positions: str) -> Tensor:
     """(batch, kept length) positions, or (..., batch, kept length) as the caller gave them."""
     if positions == "original":
         places = (mask.long().cumsum(-1) - 1).clamp(min=0) if explicit is None else explicit
-        return places.gather(-1, order.expand(*places.shape[:-1], -1)).masked_fill(vacant, 0)
-    kept = mask.gather(1, order).masked_fill(vacant, 0)
+        return _filled(places.gather(-1, order.expand(*places.shape[:-1], -1)), vacant, 0)
+    kept = _filled(mask.gather(1, order), vacant, 0)
     return (kept.long().cumsum(-1) - 1).clamp(min=0)

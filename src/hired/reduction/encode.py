@@ -1,6 +1,6 @@
 """Second stage: one run of the vision encoder, reading attention on the way."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,6 +8,7 @@ from torch import Tensor
 
 from hired.core.image import Attention, Image
 from hired.core.layout import STRUCTURE, Layout
+from hired.core.transfer import moved_to, on_host
 from hired.encoding.run import Cut, Patches, run
 from hired.encoding.taps import Tap, tapping
 from hired.errors import UnsupportedModelError
@@ -23,7 +24,8 @@ class Encoded:
         attention: one entry an image; empty entries where the method reads none.
         features: one (T, hidden) tensor an image, as the untouched model would hand it to its LLM.
         patches: encoder outputs that are still to be projected, for the partitions and patches that may be kept.
-        shares: (P,) int64 tokens of each partition for every image, None where the method has not told them.
+        shares: (P,) int64 on the CPU, tokens of each partition for every image; None where the method has not told
+            them.
     """
 
     attention: list[Attention]
@@ -71,41 +73,57 @@ def _everything(plan: Plan, encoder: Encoder) -> Encoded:
     none: list[Tensor | None] = [None] * len(layouts)
     firsts = none if first is None else family.first_rows(first.rows, encoder, layouts)
     lasts = none if last is None else family.last_rows(last.rows, encoder, layouts)
-    return Encoded([Attention(one, other) for one, other in zip(firsts, lasts, strict=True)], features)
+    attention = [Attention(one, other) for one, other in zip(firsts, lasts, strict=True)]
+    return Encoded(attention, features, shares=_shares(plan, firsts))
 
 
 def _needed(plan: Plan, encoder: Encoder) -> Encoded:
     """Encoder outputs as far as the kept tokens need them."""
     pixels = plan.family.pixels(plan.inputs, plan.layouts)
-    shares: list[Tensor | None] = [None] * len(plan.layouts)
-    tell: Callable[[Image], Tensor] | None = getattr(plan.method, "shares", None)
+    shares: list[Tensor | None] | None = None
 
     def divide(first: Tensor) -> list[int]:
-        """Fills `shares`; an image that stays as it is keeps everything."""
-        for index, (layout, total) in enumerate(zip(plan.placed, plan.totals, strict=True)):
-            if tell is not None and layout is not None and total is not None:
-                layout = layout.to(first.device)
-                shares[index] = tell(Image(layout, Attention(first[index]), total, plan.newlines))
-        known = [share for share in shares if share is not None]
-        told = iter(torch.cat(known).tolist() if known else ())
+        """Tells `shares`; an image that stays as it is keeps everything."""
+        nonlocal shares
+        shares = _shares(plan, list(first))
         return [
-            layout.cells_per_partition if share is None else next(told)
-            for layout, share in zip(plan.layouts, shares, strict=True)
-            for _ in range(layout.partitions)
+            tokens
+            for layout, share in zip(plan.layouts, shares or (), strict=True)
+            for tokens in ([layout.cells_per_partition] * layout.partitions if share is None else share.tolist())
         ]
 
     patches = run(
         encoder,
         pixels,
-        plan.family.full_images(plan.layouts).to(pixels.device),
+        moved_to(pixels.device, plan.family.full_images(plan.layouts))[0],
         reads_first=plan.method.reads_first,
         reads_last=plan.method.reads_last,
-        divide=divide if tell is not None else None,
+        divide=divide if hasattr(plan.method, "shares") else None,
         # A row whose newline stays may be filled up with a token of a partition that has no share.
         stops=plan.newlines == "drop",
         cut=_cut(plan, encoder),
     )
     return Encoded(_attention(plan, patches.first, patches.last), patches=patches, shares=shares)
+
+
+@torch.no_grad()
+def _shares(plan: Plan, firsts: Sequence[Tensor | None]) -> list[Tensor | None] | None:
+    """Tokens of each partition of every image that loses some, as far as the method knows them from the initial layer.
+
+    Divided on the CPU: these are a few numbers an image, and a GPU would take longer to be told what to do with them.
+    """
+    tell: Callable[[Image], Tensor] | None = getattr(plan.method, "shares", None)
+    if tell is None:
+        return None
+    known = [first for first in firsts if first is not None]
+    if any(layout.partitions > 1 for layout in plan.layouts):
+        known = on_host(known)
+    rows = iter(known)
+    shares: list[Tensor | None] = []
+    for layout, total, first in zip(plan.layouts, plan.totals, firsts, strict=True):
+        attention = Attention(None if first is None else next(rows))
+        shares.append(None if total is None else tell(Image(layout, attention, total, plan.newlines)))
+    return shares
 
 
 def _cut(plan: Plan, encoder: Encoder) -> Cut | None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hired.core.budget import Budget, EncoderBudget, Newlines
 from hired.core.layout import Layout
+from hired.core.transfer import moved_to, on_host
 from hired.errors import BudgetError, InputsError, UnsupportedModelError
 from hired.families import Encoder, Family, family_of
 from hired.families.base import Size
@@ -43,7 +44,7 @@ class Plan:
         layouts: one an image, tensors on the CPU.
         placed: the same with tensors beside the pixels, for images that lose tokens; None for the others.
         totals: tokens each image may keep; None for images that stay as they are.
-        placeholders: (sum of all T,) int64 flat indices into `input_ids` of the image placeholders.
+        placeholders: (sum of all T,) int64 flat indices into `input_ids` of the image placeholders, beside them.
         images_per_row: images of every row of the batch.
         padding: how the rows of the batch are padded.
         encoder: the parts to tap, None where the method reads no attention or nothing is dropped.
@@ -97,13 +98,15 @@ def plan(
     positions = check_choices(family, newlines, positions)
     narrowed = check_encoder_budget(encoder_budget, chosen, newlines)
     ids = _check_inputs(inputs, model)
-    placeholder = ids == family.image_token(model)
-    counts, padding = _read_rows(ids, inputs.get("attention_mask"), placeholder)
+    token = family.image_token(model)
+    counts, padding, placeholders = _read_rows(ids, inputs.get("attention_mask"), token)
     layouts = _layouts(family, model, inputs, images, sum(counts))
     images_per_row = _match(counts, layouts)
     totals = [parsed.allowance(layout) for layout in layouts]
     drops = any(total is not None for total in totals)
     device = inputs["pixel_values"].device if layouts else ids.device
+    # Pictures of one size may share a layout: it travels once.
+    there = {id(layout): layout.to(device) for layout, total in zip(layouts, totals, strict=True) if total is not None}
     return Plan(
         model=model,
         family=family,
@@ -112,9 +115,9 @@ def plan(
         newlines=newlines,
         positions=positions,
         layouts=layouts,
-        placed=[None if total is None else layout.to(device) for layout, total in zip(layouts, totals, strict=True)],
+        placed=[None if total is None else there[id(layout)] for layout, total in zip(layouts, totals, strict=True)],
         totals=totals,
-        placeholders=placeholder.flatten().nonzero().flatten(),
+        placeholders=placeholders,
         images_per_row=images_per_row,
         padding=padding,
         encoder=check_encoder(family, model, chosen, narrowed) if drops else None,
@@ -177,16 +180,20 @@ def check_encoder(family: Family, model: Any, method: Method, narrowed: EncoderB
     return encoder
 
 
-def _read_rows(ids: Tensor, mask: Tensor | None, placeholder: Tensor) -> tuple[list[int], Padding]:
-    """(placeholders of every row, how the rows are padded), in one wait for the device."""
-    valid = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool()
+def _read_rows(ids: Tensor, mask: Tensor | None, token: int) -> tuple[list[int], Padding, Tensor]:
+    """(placeholders of every row, how the rows are padded, where the placeholders stand), in one wait for the device."""
+    here, *masks = on_host([ids, *([] if mask is None else [mask.to(ids.dtype)])])
+    valid = masks[0].to(torch.uint8) if masks else torch.ones_like(here, dtype=torch.uint8)
+    placeholder = here == token
     # The id of a row's first padded place; means nothing in a row without padding.
-    filler = ids.gather(1, valid.to(torch.uint8).argmin(1, keepdim=True))[:, 0]
-    read = torch.stack((placeholder.sum(1), valid.sum(1), valid.to(torch.uint8).argmax(1), filler))
-    counts, lengths, starts, fillers = read.tolist()
+    filler = here.gather(1, valid.argmin(1, keepdim=True))[:, 0]
+    counts, lengths, starts, fillers = (
+        numbers.tolist() for numbers in (placeholder.sum(1), valid.sum(1), valid.argmax(1), filler)
+    )
     padded = [ids.shape[1] - length for length in lengths]
     pad_id = next((filler for filler, count in zip(fillers, padded, strict=True) if count), None)
-    return counts, Padding(lengths, starts, pad_id)
+    places = moved_to(ids.device, placeholder.flatten().nonzero().flatten())[0]
+    return counts, Padding(lengths, starts, pad_id), places
 
 
 def _check_inputs(inputs: Mapping[str, Any], model: Any) -> Tensor:

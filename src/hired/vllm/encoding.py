@@ -13,6 +13,7 @@ from vllm.distributed import tensor_model_parallel_all_gather
 from hired.core.budget import Budget
 from hired.core.image import Attention, Image
 from hired.core.layout import STRUCTURE, Layout
+from hired.core.transfer import moved_to, on_host
 from hired.encoding.taps import Tap
 from hired.errors import HiredError, UnsupportedModelError
 from hired.methods.hired import HiRED
@@ -107,11 +108,11 @@ class PrunedEncoder:
         batch = torch.cat([image.view(-1, *image.shape[-3:])[: layout.partitions] for image, layout in each])
         if all(picture.untouched for picture in pictures):
             return self.model.encode(batch), [None] * len(pictures)
-        full = self.geometry.family.full_images(layouts).to(batch.device)
+        full = moved_to(batch.device, self.geometry.family.full_images(layouts))[0]
         first, last = Tap(self.first, self.cls, full), Tap(self.last, self.cls)
         with _reading([first, last]):
             found = self.model.encode(batch)
-        heads, rows = self._attention(first), self._attention(last)
+        heads, rows = on_host([self._attention(first)])[0], self._attention(last)
         split = torch.split(rows, [layout.partitions for layout in layouts])
         kept = [
             None

@@ -1,0 +1,95 @@
+"""What only a CUDA GPU can show: the same choice as on a CPU, and that the host does not wait for the device."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+
+import hired
+from hired.reduction import assemble, encode, plan, project, select
+from tests.support import models, pictures
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+each_family = pytest.mark.parametrize("name", list(models.ALL))
+GREEDY = {"do_sample": False, "max_new_tokens": 5, "eos_token_id": None, "pad_token_id": 0}
+
+
+@pytest.fixture(autouse=True)
+def _no_tf32() -> Iterator[None]:
+    """Convolutions in float32 as on a CPU; by default GPUs round their factors to 10 bits."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    yield
+    torch.backends.cudnn.allow_tf32 = before
+
+
+def both(name: str, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
+    """(model, inputs) on the GPU: two pictures in a prompt, a prompt of text, one picture."""
+    sizes = models.ALL[name].sizes
+    inputs = pictures.inputs(name, [sizes[:2], None, sizes[2:3]])
+    return models.ALL[name].model().to("cuda", dtype), inputs.to("cuda", dtype)
+
+
+@each_family
+def test_the_choice_is_that_of_a_cpu(name: str) -> None:
+    model, inputs = both(name)
+    there = hired.reduce(model, inputs, 0.3)
+    here = hired.reduce(models.shared(name), inputs.to("cpu"), 0.3)
+    assert [entry.rows for entry in there.selection] == [entry.rows for entry in here.selection]
+    with torch.no_grad():
+        expected = models.shared(name)(**here).logits
+        found = model(**there).logits.cpu()
+    real = here["attention_mask"].bool()
+    torch.testing.assert_close(found[real], expected[real], atol=1e-3, rtol=1e-3)
+
+
+@each_family
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_a_full_budget_changes_nothing(name: str, dtype: torch.dtype) -> None:
+    model, inputs = both(name, dtype)
+    reduced = hired.reduce(model, inputs, 1.0)
+    with torch.no_grad():
+        assert torch.equal(model(**reduced).logits, model(**inputs).logits)
+    assert torch.equal(model.generate(**reduced, **GREEDY), model.generate(**inputs, **GREEDY))
+
+
+@each_family
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_meets_the_budget(name: str, dtype: torch.dtype) -> None:
+    model, inputs = both(name, dtype)
+    reduced = hired.reduce(model, inputs, 7)
+    assert [entry.tokens_kept for entry in reduced.selection] == [7, 7, 7]
+    assert model.generate(**reduced, **GREEDY).shape[1] == reduced["input_ids"].shape[1] + 5
+
+
+@contextmanager
+def waits() -> Iterator[list[str]]:
+    """Collects where the host waits for the device."""
+    found: list[str] = []
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            yield found
+        found += [f"{w.filename}:{w.lineno}" for w in caught if "synchroniz" in str(w.message)]
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+
+
+@pytest.mark.parametrize("name", list(models.CASES))
+@pytest.mark.parametrize("newlines", ["drop", "keep"])
+def test_nothing_waits_between_encoder_and_prefill(name: str, newlines: Any) -> None:
+    model, inputs = both(name)
+    made = plan(model, inputs, 0.3, newlines=newlines)
+    with waits() as encoding:
+        encoded = encode(made)
+    with waits() as after:
+        kept = select(made, encoded)
+        assemble(made, encoded, kept, project(made, encoded, kept))
+    assert after == []
+    # Which partitions are alike, and how many tokens each keeps.
+    assert len(encoding) <= 2, encoding
