@@ -216,12 +216,12 @@ def test_a_row_cut_behind_its_last_placeholder_takes_nothing_of_the_next_row(nam
     mask = inputs["attention_mask"].clone()
     mask[0, int((inputs["input_ids"][0] == family_of(model).image_token(model)).nonzero().max()) + 1 :] = 0
     inputs = {**inputs, "attention_mask": mask, "input_ids": inputs["input_ids"].masked_fill(mask == 0, 0)}
+    found, words = None, ""
     try:
         found = [layout.boxes for layout in plan(model, inputs, 0.3).layouts]
     except InputsError as error:
-        assert "truncate" in str(error)
-    else:
-        assert found == whole
+        words = str(error)
+    assert "truncate" in words or found == whole
 
 
 @each_family

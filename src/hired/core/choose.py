@@ -33,7 +33,7 @@ def best(scores: Tensor, layout: Layout, shares: Tensor) -> Tensor:
 
 
 def _by_partition(scores: Tensor, partition: Tensor) -> tuple[Tensor, Tensor]:
-    """First `STRUCTURE`, then partition after partition, each from its best token: (T,) indices, and their partitions."""
+    """(T,) indices of first `STRUCTURE`, then partition after partition, each from its best token; their partitions."""
     by_score = torch.argsort(scores, descending=True, stable=True)
     found, order = torch.sort(partition[by_score], stable=True)
     return by_score[order], found

@@ -33,7 +33,7 @@ class Image:
         attention: the rows the method asked for.
         total: tokens to keep, fewer than `layout.tokens_full`.
         newlines: what becomes of row-end newlines.
-        shares: (P,) int64 on the CPU, tokens of each partition, where the method has told them before (`Method.shares`).
+        shares: (P,) int64 on the CPU, tokens of each partition, where the method told them before (`Method.shares`).
     """
 
     layout: Layout

@@ -107,7 +107,8 @@ class Layout:
         if device == self.partition.device:
             return self
         names = ("partition", "cell", "line")
-        moved: dict[str, Any] = dict(zip(names, moved_to(device, *(getattr(self, name) for name in names)), strict=True))
+        there = moved_to(device, *(getattr(self, name) for name in names))
+        moved: dict[str, Any] = dict(zip(names, there, strict=True))
         if self.mixing is not None:
             mixing = self.mixing
             moved["mixing"] = replace(mixing, index=mixing.index.to(device), weight=mixing.weight.to(device))

@@ -9,7 +9,7 @@ __all__ = ["moved_to", "on_host"]
 
 
 def moved_to(device: torch.device, *tensors: Tensor) -> list[Tensor]:
-    """Tensors of one dtype on `device`, in one transfer, for which the host does not wait where that is a CUDA device."""
+    """Tensors of one dtype on `device`, in one transfer; where that is a CUDA device the host does not wait for it."""
     if not tensors or tensors[0].device == device:
         return list(tensors)
     joined = torch.cat([tensor.flatten() for tensor in tensors])
@@ -25,5 +25,5 @@ def on_host(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _split(joined: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
-    parts = joined.split([tensor.numel() for tensor in like])
+    parts = torch.split(joined, [tensor.numel() for tensor in like])
     return [part.view(tensor.shape) for part, tensor in zip(parts, like, strict=True)]

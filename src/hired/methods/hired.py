@@ -26,7 +26,7 @@ class HiRED:
     reads_last: ClassVar[bool] = True
 
     def shares(self, image: Image) -> Tensor:
-        """(P,) int64 on the CPU: tokens of each partition, from the initial layer alone; in all min(`image.total`, R)."""
+        """(P,) int64 on the CPU: tokens of each partition, from the initial layer alone; in all min(`total`, R)."""
         first, layout, scores = image.attention.first, image.layout, None
         if first is None:
             raise RuntimeError("HiRED reads the initial layer; the encoder stage did not")

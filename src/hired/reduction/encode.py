@@ -1,7 +1,7 @@
 """Second stage: one run of the vision encoder, reading attention on the way."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -48,7 +48,11 @@ def encode(plan: Plan, *, everything: bool = False) -> Encoded:
     with torch.set_grad_enabled(trains):
         if plan.encoder is None:
             return Encoded([Attention()] * len(plan.layouts), _features(plan))
-        return _needed(plan, plan.encoder) if thrifty else _everything(plan, plan.encoder)
+        if thrifty:
+            return _needed(plan, plan.encoder)
+        found = _everything(plan, plan.encoder)
+        # With everything computed, the shares of this plan would not be those of the choice to come.
+        return found if everything else replace(found, shares=_shares(plan, [each.first for each in found.attention]))
 
 
 def _features(plan: Plan) -> list[Tensor]:
@@ -73,8 +77,7 @@ def _everything(plan: Plan, encoder: Encoder) -> Encoded:
     none: list[Tensor | None] = [None] * len(layouts)
     firsts = none if first is None else family.first_rows(first.rows, encoder, layouts)
     lasts = none if last is None else family.last_rows(last.rows, encoder, layouts)
-    attention = [Attention(one, other) for one, other in zip(firsts, lasts, strict=True)]
-    return Encoded(attention, features, shares=_shares(plan, firsts))
+    return Encoded([Attention(one, other) for one, other in zip(firsts, lasts, strict=True)], features)
 
 
 def _needed(plan: Plan, encoder: Encoder) -> Encoded:
