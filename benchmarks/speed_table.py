@@ -113,7 +113,8 @@ def _times(rows: list[dict[str, Any]]) -> str:
 
 def _rates(rows: list[dict[str, Any]]) -> str:
     """Whole answers and memory."""
-    head = ("budget", "decode, s", "tokens/s", "of allowed", "peak MB", "loaded MB", "KV cache MB", "choosing / encode")
+    head = ("budget", "decode, s", "tokens/s", "of allowed", "peak MB", "loaded MB", "KV cache MB")
+    head = (*head, "choosing / encode", "choosing, ms")
     head = (*_scene_head(rows), *head)
     lines = [_line(*head[:1], list(head[1:])), "|---" * len(head) + "|"]
     for row in rows:
@@ -127,6 +128,7 @@ def _rates(rows: list[dict[str, Any]]) -> str:
             _cell(row, "loaded_memory_mb", 0),
             _cell(row, "kv_cache_bytes", 1, 1e6),
             "" if row["choosing_share"] is None else f"{row['choosing_share']:.2%}",
+            _number(row.get("choosing_s"), 2, 1e-3),
         ]
         lines.append(_line(cells[0], cells[1:]))
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""What choosing costs inside of the encoder stage: its own arithmetic, timed on tensors of the encoder's shapes.
+"""What choosing costs: its own arithmetic, timed on tensors of the encoder's shapes.
 
 Two runs of the encoder, with it and without, differ by less than either varies, so they would tell nothing.
 """
@@ -7,26 +7,41 @@ from __future__ import annotations
 
 import statistics
 import time
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
 from hired.bench.subject import Subject
 from hired.core.image import Attention, Image
+from hired.core.transfer import moved_to
 from hired.encoding.distinct import distinct
 from hired.encoding.taps import Tap
 from hired.reduction import Plan
 
-__all__ = ["choosing_seconds"]
+__all__ = ["Choosing", "choosing"]
 
-REPEATS = 5
+REPEATS = 20
+
+
+@dataclass(frozen=True)
+class Choosing:
+    """Median seconds for one picture.
+
+    Attributes:
+        inside: what choosing adds to the encoder: both taps, the division of the budget, and the look for identical
+            partitions.
+        alone: choosing by itself: both taps, the division, and the selection.
+    """
+
+    inside: float
+    alone: float
 
 
 @torch.inference_mode()
-def choosing_seconds(subject: Subject, made: Plan) -> float | None:
-    """Median seconds spent on choosing while the encoder of one picture runs; None where nothing is chosen.
-
-    Both taps, the division of the budget, and the look for identical partitions.
+def choosing(subject: Subject, made: Plan) -> Choosing | None:
+    """What choosing costs, timed apart; None where nothing is chosen from attention.
 
     Args:
         subject: the model.
@@ -38,25 +53,38 @@ def choosing_seconds(subject: Subject, made: Plan) -> float | None:
     vision = subject.model.config.vision_config
     heads = int(vision.num_attention_heads)
     sequence = (int(vision.image_size) // int(vision.patch_size)) ** 2 + 1
-    full = subject.family.full_images(made.layouts).to(subject.device)
+    full = moved_to(subject.device, subject.family.full_images(made.layouts))[0]
     pixels = subject.family.pixels(made.inputs, made.layouts)
-    shares = getattr(made.method, "shares", None)
+    divide = getattr(made.method, "shares", None)
 
-    def drawn() -> Any:  # (partitions, heads, sequence, d), in memory as attention modules have it
+    def drawn() -> Tensor:  # (partitions, heads, sequence, d), in memory as attention modules have it
         shape = (len(pixels), sequence, heads, int(vision.hidden_size) // heads)
         return torch.randn(shape, device=subject.device, dtype=subject.model.dtype).transpose(1, 2)
 
-    spent = []
-    for _ in range(REPEATS):
-        query, key = drawn(), drawn()  # new ones, so that they are no more at hand than in the encoder
+    def read(query: Tensor, key: Tensor) -> Image:
         first, last = Tap(encoder.tower, encoder.cls, full), Tap(encoder.tower, encoder.cls)
-        subject.synchronize()
-        start = time.perf_counter()
-        distinct(pixels)
         first.read(query, key, None, None)
         last.read(query, key, None, None)
-        if shares is not None:
-            shares(Image(layout, Attention(first.rows[0][0, :, 1:]), total, made.newlines)).tolist()
-        subject.synchronize()
-        spent.append(time.perf_counter() - start)
-    return statistics.median(spent)
+        attention = Attention(encoder.scores(first.rows[0])[0], encoder.scores(last.rows[0]))
+        image = Image(layout, attention, total, made.newlines)
+        return image if divide is None else replace(image, shares=divide(image))
+
+    def inside(query: Tensor, key: Tensor) -> None:
+        distinct(pixels)
+        read(query, key)
+
+    def alone(query: Tensor, key: Tensor) -> None:
+        made.method.select(read(query, key))
+
+    def seconds(run: Callable[[Tensor, Tensor], None]) -> float:
+        spent = []
+        for _ in range(REPEATS):
+            query, key = drawn(), drawn()  # new ones, so that they are no more at hand than in the encoder
+            subject.synchronize()
+            start = time.perf_counter()
+            run(query, key)
+            subject.synchronize()
+            spent.append(time.perf_counter() - start)
+        return statistics.median(spent)
+
+    return Choosing(seconds(inside), seconds(alone))

@@ -8,6 +8,7 @@ from typing import Any, TypedDict
 
 from hired.bench.measure import Sample
 from hired.bench.memory import OUT, Memory
+from hired.bench.overhead import Choosing
 from hired.bench.settings import Arm, Scene
 from hired.costs.flops import encoder_flops, prefill_flops, projector_flops, used_layers
 from hired.errors import UnsupportedModelError
@@ -41,6 +42,7 @@ class Row(TypedDict):
         allowed_tokens_per_s: untouched encoder, text prefill and text decoding.
         tokens_per_s_of_allowed: tokens_per_s over that.
         choosing_share: what choosing costs (reading attention, dividing the budget, select_s) over encode_s.
+        choosing_s: of one picture, reading attention, dividing the budget and selecting, timed apart.
         peak_memory_mb, loaded_memory_mb: see `hired.bench.memory.Memory`.
         kv_cache_bytes: of the KV cache after prefill, all rows.
     """
@@ -68,6 +70,7 @@ class Row(TypedDict):
     allowed_tokens_per_s: float | None
     tokens_per_s_of_allowed: float | None
     choosing_share: float | None
+    choosing_s: float | None
     peak_memory_mb: float | None
     loaded_memory_mb: float | None
     kv_cache_bytes: int | None
@@ -91,7 +94,7 @@ def make_row(
     text: Samples,
     preprocess: Samples,
     memory: Memory | None,
-    choosing: float | None,
+    choosing: Choosing | None,
 ) -> Row:
     """The row of one arm.
 
@@ -103,7 +106,7 @@ def make_row(
         text: those of the LLM on text of this length.
         preprocess: those of the image processor.
         memory: what it needed, None where that was not measured.
-        choosing: seconds that choosing takes while the encoder of one picture runs.
+        choosing: what choosing costs for one picture; None where nothing is chosen.
     """
     if runs and runs[0].length is not None:  # as run; the plan's where nothing ran
         tokens, length = tokens + runs[0].length - length, runs[0].length
@@ -120,8 +123,9 @@ def make_row(
     if arm.full:
         allowed, allowed_rate = untouched, middle["tokens_per_s"]
     spent = None
-    if choosing is not None and middle["select_s"] is not None and not arm.full:
-        spent = choosing * scene.batch + middle["select_s"]
+    chosen = None if arm.full else choosing
+    if chosen is not None and middle["select_s"] is not None:
+        spent = chosen.inside * scene.batch + middle["select_s"]
     return Row(
         budget=arm.budget,
         encoder_budget=arm.encoder_budget,
@@ -146,6 +150,7 @@ def make_row(
         allowed_tokens_per_s=_rounded(allowed_rate),
         tokens_per_s_of_allowed=_ratio(middle["tokens_per_s"], allowed_rate),
         choosing_share=_ratio(spent, middle["encode_s"]),
+        choosing_s=None if chosen is None else _rounded(chosen.alone),
         peak_memory_mb=None if memory is None or memory.peak_mb is None else round(memory.peak_mb, 1),
         loaded_memory_mb=None if memory is None or memory.loaded_mb is None else round(memory.loaded_mb, 1),
         kv_cache_bytes=None if memory is None else memory.kv_cache_bytes,

@@ -11,7 +11,7 @@ import torch
 
 from hired.bench.measure import Sample, attempt, interleave, jobs, planned
 from hired.bench.memory import Memory, fresh, probe
-from hired.bench.overhead import choosing_seconds
+from hired.bench.overhead import choosing
 from hired.bench.rows import Row, make_row
 from hired.bench.settings import Arm, Scene, Settings
 from hired.bench.subject import Subject, inputs_for, load, pictures, text_for
@@ -114,7 +114,7 @@ def _scene(
     for index, job in enumerate(todo):
         found[job.arm or job.length or job.name] = samples[index]
     dropping = [facts.plan for facts in known.values() if facts.plan.encoder is not None]
-    choosing = attempt(lambda: choosing_seconds(subject, dropping[0])) if dropping else None
+    chosen = attempt(lambda: choosing(subject, dropping[0])) if dropping else None
     return [
         make_row(
             arm=arm,
@@ -130,7 +130,7 @@ def _scene(
             text=found.get(known[arm].length),
             preprocess=found.get("preprocess"),
             memory=memory.get((scene, arm)),
-            choosing=choosing,
+            choosing=chosen,
         )
         for arm in arms
     ]
