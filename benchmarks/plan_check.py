@@ -43,7 +43,8 @@ def predicted(speed: dict[str, Any], plan: dict[str, Any] | None, row: dict[str,
 def table(name: str, speed: dict[str, Any], plan: dict[str, Any] | None) -> tuple[list[str], list[str]]:
     """(lines of the Markdown table of one result file, what is too far off in it)."""
     head = ["picture", "batch", "budget", "tokens", "memory, GB", "measured", "off"]
-    head += ["first token, s", "measured", "off", "tokens/s", "measured", "off"]
+    if plan is not None:
+        head += ["first token, s", "measured", "off", "tokens/s", "measured", "off"]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     far = []
     for row in speed["results"]:
@@ -57,9 +58,10 @@ def table(name: str, speed: dict[str, Any], plan: dict[str, Any] | None) -> tupl
         cells = ["x".join(map(str, row["image"])), f"{row['batch']}", budget, f"{costs.tokens:,}"]
         peak = row["peak_memory_mb"]
         cells += _pair(costs.memory_bytes / 1e9, None if peak is None else peak / 1e3)
-        same = plan is not None and plan["request"]["batch"] == row["batch"]
-        cells += _pair(costs.ttft_s, row["ttft_s"])
-        cells += _pair(costs.tokens_per_s if same else None, row["tokens_per_s"] if same else None)
+        if plan is not None:
+            same = plan["request"]["batch"] == row["batch"]
+            cells += _pair(costs.ttft_s, row["ttft_s"])
+            cells += _pair(costs.tokens_per_s if same else None, row["tokens_per_s"] if same else None)
         lines.append("| " + " | ".join(cells) + " |")
         for what, value, real, most in (
             ("memory", costs.memory_bytes / 1e6, peak, MEMORY),
@@ -82,6 +84,8 @@ def main() -> int:
         speed = json.loads(path.read_text())
         rates = path.with_name(path.name.replace("speed-", "plan-", 1))
         plan = json.loads(rates.read_text()) if rates.exists() else None
+        if plan is None and all(row["peak_memory_mb"] is None for row in speed["results"]):
+            continue
         lines, problems = table(path.name, speed, plan)
         machine = speed["machine"]
         place = machine["cpu"] if machine["device"] == "cpu" else machine["device"]

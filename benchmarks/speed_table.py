@@ -10,6 +10,7 @@ from typing import Any
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "speed.md"
 BUDGETS = (1.0, 0.4, 0.2, 0.1)
+IN_README = ("speed-0.5b-cpu.json", "speed-7b-cpu.json", "speed-llava-next-7b-gpu.json")
 PAPER = {1.0: (19.49, 0.49, 16.04), 0.4: (6.91, 1.40, 14.33), 0.2: (4.21, 2.30, 13.76)}
 """HiRED paper, LLaVA-NeXT-7B in fp16 on a Tesla P40, batch 1: seconds to the first token, tokens/s, peak GB."""
 INTRODUCTION = """# Speed and memory
@@ -27,38 +28,36 @@ def results() -> list[Path]:
 def table(paths: list[Path] | None = None) -> str:
     """The README's Markdown table, a column a budget: the shipped model's exact match, then speed and memory by file.
 
-    Files of several picture sizes are left out; of several batches, and of several files of a shape and a device, the
-    first counts.
+    Of several batches the smallest and the largest count.
     """
     lines = ["| | " + " | ".join(f"{budget:.0%}" for budget in BUDGETS) + " |", "|---" * (len(BUDGETS) + 1) + "|"]
     forms = json.loads((HERE / "forms.json").read_text())["results"]
     exact = {row["budget"]: 100 * row["exact_match"] for row in forms if row["method"] == "hired"}
     lines.append(_line("exact match of the shipped model, %", [_number(exact.get(b), 1) for b in BUDGETS]))
-    told: set[str] = set()
-    for content in _contents(paths):
-        rows = content["results"]
-        if len({tuple(row["image"]) for row in rows}) > 1:
-            continue
-        rows = [row for row in rows if row["batch"] == rows[0]["batch"]]
-        plain = {row["budget"]: row for row in rows if row["encoder_budget"] is None}
-        narrow = {row["budget"]: row for row in rows if row["encoder_budget"] is not None}
-        name = f"{content['subject']}, {_device(content)}"
-        if name in told:
-            continue
-        told.add(name)
-        lines.append(_line(f"{name}: first token, s", [_cell(plain.get(b), "ttft_s", 2) for b in BUDGETS]))
-        if narrow:
-            ratio = next(iter(narrow.values()))["encoder_budget"]
-            cells = [_cell(narrow.get(b), "ttft_s", 2) for b in BUDGETS]
-            lines.append(_line(f"{name}, `encoder_budget={ratio:g}`: first token, s", cells))
-        lines.append(_line(f"{name}: tokens/s", [_cell(plain.get(b), "tokens_per_s", 2) for b in BUDGETS]))
-        memory = [_cell(plain.get(b), "peak_memory_mb", 2, 1e3) for b in BUDGETS]
-        if any(memory):
-            lines.append(_line(f"{name}: peak memory, GB", memory))
+    for content in _contents([HERE / name for name in IN_README] if paths is None else paths):
+        batches = sorted({row["batch"] for row in content["results"]})
+        for batch in batches[:: max(len(batches) - 1, 1)]:
+            name = f"{content['subject']}, {_device(content)}" + (f", batch {batch}" if len(batches) > 1 else "")
+            lines += _in_readme(name, [row for row in content["results"] if row["batch"] == batch])
     for index, what in enumerate(("first token, s", "tokens/s", "peak memory, GB")):
         cells = [_number(PAPER[b][index], 2) if b in PAPER else "" for b in BUDGETS]
         lines.append(_line(f"the paper's LLaVA-NeXT-7B, Tesla P40, fp16: {what}", cells))
     return "\n".join(lines)
+
+
+def _in_readme(name: str, rows: list[dict[str, Any]]) -> list[str]:
+    """The README's lines of one batch."""
+    plain = {row["budget"]: row for row in rows if row["encoder_budget"] is None}
+    narrow = {row["budget"]: row for row in rows if row["encoder_budget"] is not None}
+    digits = 2 if plain[1.0]["ttft_s"] > 1 else 3
+    lines = [_line(f"{name}: first token, s", [_cell(plain.get(b), "ttft_s", digits) for b in BUDGETS])]
+    if narrow:
+        ratio = next(iter(narrow.values()))["encoder_budget"]
+        cells = [_cell(narrow.get(b), "ttft_s", digits) for b in BUDGETS]
+        lines.append(_line(f"{name}, `encoder_budget={ratio:g}`: first token, s", cells))
+    lines.append(_line(f"{name}: tokens/s", [_cell(plain.get(b), "tokens_per_s", 2) for b in BUDGETS]))
+    memory = [_cell(plain.get(b), "peak_memory_mb", 2, 1e3) for b in BUDGETS]
+    return [*lines, _line(f"{name}: peak memory, GB", memory)] if any(memory) else lines
 
 
 def page(paths: list[Path] | None = None) -> str:
