@@ -84,8 +84,9 @@ def main() -> int:
         speed = json.loads(path.read_text())
         rates = path.with_name(path.name.replace("speed-", "plan-", 1))
         plan = json.loads(rates.read_text()) if rates.exists() else None
-        if plan is None and all(row["peak_memory_mb"] is None for row in speed["results"]):
-            continue
+        rows = speed["results"]
+        if plan is None and rows and all(row["peak_memory_mb"] is None for row in rows):
+            continue  # neither times nor memory to compare
         lines, problems = table(path.name, speed, plan)
         machine = speed["machine"]
         place = machine["cpu"] if machine["device"] == "cpu" else machine["device"]

@@ -1,6 +1,7 @@
 """`hired plan`: what it says, against what really happens."""
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -259,6 +260,17 @@ def test_bad_options_are_one_clear_error(capsys, arguments, words):
     assert (code, out) == (2, "")
     assert words in err
     assert err.count("\n") == 1
+
+
+def test_no_layer_takes_less_than_one_with_next_to_nothing_to_do():
+    """On a fast GPU starting the kernels is what takes time, whatever the budget."""
+    config = shape_config("llava-next-0.5b")
+    fast = replace(by_hand(config, "float16", 1, 1e9, 1e9), encoder_s=0.001, step_s=0.002)
+    request = Request(((1344, 1344),), context=32, new_tokens=15, device="cuda")
+    for budget in (1, 0.1):
+        costs = Estimator(config, request, fast).at(budget)
+        assert costs.ttft_s == pytest.approx(23 * 0.001 + 24 * 0.002, rel=1e-3)
+        assert Estimator(config, request, replace(fast, encoder_s=0.0, step_s=0.0)).at(budget).ttft_s < 1e-3
 
 
 def test_the_comparison_with_bench_finds_what_is_too_far_off(monkeypatch, tmp_path):
