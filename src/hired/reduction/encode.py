@@ -118,15 +118,13 @@ def _shares(plan: Plan, firsts: Sequence[Tensor | None]) -> list[Tensor | None] 
     tell: Callable[[Image], Tensor] | None = getattr(plan.method, "shares", None)
     if tell is None:
         return None
-    known = [first for first in firsts if first is not None]
-    if any(layout.partitions > 1 for layout in plan.layouts):
-        known = on_host(known)
-    rows = iter(known)
-    shares: list[Tensor | None] = []
-    for layout, total, first in zip(plan.layouts, plan.totals, firsts, strict=True):
-        attention = Attention(None if first is None else next(rows))
-        shares.append(None if total is None else tell(Image(layout, attention, total, plan.newlines)))
-    return shares
+    known = [first for first in firsts if first is not None]  # all of them, or none where the method reads none
+    if known and any(layout.partitions > 1 for layout in plan.layouts):
+        firsts = on_host(known)
+    return [
+        None if total is None else tell(Image(layout, Attention(first), total, plan.newlines))
+        for layout, total, first in zip(plan.layouts, plan.totals, firsts, strict=True)
+    ]
 
 
 def _cut(plan: Plan, encoder: Encoder) -> Cut | None:
