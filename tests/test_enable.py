@@ -1,55 +1,23 @@
-"""`hired.enable`: a model that drops tokens by itself, and is as it was afterwards."""
+"""`hired.enable`: a model that drops tokens by itself."""
 
-import inspect
 from typing import Any
 
 import pytest
 import torch
-from accelerate import dispatch_model
 from transformers import GenerationConfig, TextIteratorStreamer, pipeline
 from transformers.generation.streamers import BaseStreamer
 
 import hired
-from hired import BudgetError, InputsError, UnsupportedModelError
 from hired.tiny import WEIGHTS
 from tests.support import models, pictures
-
-NAMES = list(models.LLAVAS)
-MIXED = [[(64, 64), (96, 20)], None, [(20, 70)]]
-SETTINGS: dict[str, Any] = {"do_sample": False, "max_new_tokens": 6, "eos_token_id": None, "pad_token_id": 0}
-
-each_family = pytest.mark.parametrize("name", NAMES)
-
-
-@pytest.fixture
-def fresh() -> Any:
-    return lambda name: models.ALL[name].model()
-
-
-def expected(name: str, inputs: Any, budget: float = 0.25, **settings: Any) -> torch.Tensor:
-    """New tokens of `hired.reduce` and the untouched `generate`."""
-    model = models.shared(name)
-    reduced = hired.reduce(model, inputs, budget)
-    return model.generate(**reduced, **{**SETTINGS, **settings})[:, reduced["input_ids"].shape[1] :]
-
-
-def watch(model: Any) -> list[Any]:
-    """Prompt lengths of the LLM's first runs, and "tower" for every run of the encoder."""
-    seen: list[Any] = []
-    model.model.vision_tower.register_forward_pre_hook(lambda *_: seen.append("tower"))
-
-    def llm(_: Any, __: Any, given: dict[str, Any]) -> None:
-        seen.append(given["inputs_embeds"].shape[1])
-
-    model.model.language_model.register_forward_pre_hook(llm, with_kwargs=True)
-    return seen
-
+from tests.support.enabling import SETTINGS, expected, fresh, watch
+from tests.support.reducing import MIXED, every_family
 
 # --- generate ----------------------------------------------------------------------------------------------------
 
 
-@each_family
-def test_generate_returns_the_callers_prompt_and_the_reduced_answer(name: str, fresh: Any) -> None:
+@every_family
+def test_generate_returns_the_callers_prompt_and_the_reduced_answer(name: str) -> None:
     model, inputs = fresh(name), pictures.inputs(name, MIXED)
     seen = watch(model)
     prompt = inputs["input_ids"]
@@ -62,8 +30,8 @@ def test_generate_returns_the_callers_prompt_and_the_reduced_answer(name: str, f
     assert seen[2:] == [1] * 5, "reduced or encoded more than once"
 
 
-@each_family
-def test_settings_are_passed_on(name: str, fresh: Any) -> None:
+@every_family
+def test_settings_are_passed_on(name: str) -> None:
     model, inputs = fresh(name), pictures.inputs(name, [[(64, 64)]])
     asked: dict[str, Any] = {"alpha": 0.25, "newlines": "keep", "positions": "original"}
     reduced = hired.reduce(model, inputs, 0.4, **asked)
@@ -77,8 +45,8 @@ def test_settings_are_passed_on(name: str, fresh: Any) -> None:
     assert seen[1] == hired.reduce(models.shared(name), inputs, 6)["input_ids"].shape[1]
 
 
-@each_family
-def test_the_handle_disables(name: str, fresh: Any) -> None:
+@every_family
+def test_the_handle_disables(name: str) -> None:
     model, inputs = fresh(name), pictures.inputs(name, [[(64, 64)]])
     plain = model.generate(**inputs, **SETTINGS)
     handle = hired.enable(model, budget=0.1)
@@ -92,8 +60,8 @@ def test_the_handle_disables(name: str, fresh: Any) -> None:
     assert not torch.equal(changed, plain)
 
 
-@each_family
-def test_generate_takes_positional_arguments_as_before(name: str, fresh: Any) -> None:
+@every_family
+def test_generate_takes_positional_arguments_as_before(name: str) -> None:
     model, inputs = fresh(name), dict(pictures.inputs(name, [[(64, 64)]]))
     ids = inputs.pop("input_ids")
     with hired.enable(model, budget=0.25):
@@ -106,9 +74,9 @@ def test_generate_takes_positional_arguments_as_before(name: str, fresh: Any) ->
         assert torch.equal(output[:, ids.shape[1] :], new)
 
 
-@each_family
+@every_family
 @pytest.mark.parametrize("how", ["argument", "config", "model's config"])
-def test_max_length_counts_the_callers_prompt(name: str, how: str, fresh: Any) -> None:
+def test_max_length_counts_the_callers_prompt(name: str, how: str) -> None:
     model, inputs = fresh(name), pictures.inputs(name, [[(64, 64)], None])
     length = inputs["input_ids"].shape[1]
     settings = {key: value for key, value in SETTINGS.items() if key != "max_new_tokens"}
@@ -130,9 +98,9 @@ def test_max_length_counts_the_callers_prompt(name: str, how: str, fresh: Any) -
         assert given["generation_config"].max_length == length + 4, "the caller's configuration was changed"
 
 
-@each_family
+@every_family
 @pytest.mark.filterwarnings("ignore:Using the model-agnostic default")
-def test_without_any_length_as_many_tokens_as_before(name: str, fresh: Any) -> None:
+def test_without_any_length_as_many_tokens_as_before(name: str) -> None:
     model, inputs = fresh(name), pictures.inputs(name, [[(64, 64)]])
     settings = {key: value for key, value in SETTINGS.items() if key != "max_new_tokens"}
     plain = model.generate(**inputs, **settings)
@@ -141,8 +109,8 @@ def test_without_any_length_as_many_tokens_as_before(name: str, fresh: Any) -> N
     assert output.shape == plain.shape
 
 
-@each_family
-def test_min_length_counts_the_callers_prompt(name: str, fresh: Any) -> None:
+@every_family
+def test_min_length_counts_the_callers_prompt(name: str) -> None:
     model, inputs = fresh(name), pictures.inputs(name, [[(64, 64)]])
     length = inputs["input_ids"].shape[1]
     stop = int(expected(name, inputs)[0, 0])  # the first token it would say ends the answer
@@ -167,8 +135,8 @@ class Collector(BaseStreamer):
         self.ends += 1
 
 
-@each_family
-def test_streamers_see_the_callers_prompt(name: str, fresh: Any) -> None:
+@every_family
+def test_streamers_see_the_callers_prompt(name: str) -> None:
     model, inputs = fresh(name), pictures.inputs(name, [[(64, 64)]])
     streamer = Collector()
     with hired.enable(model, budget=0.25):
@@ -178,8 +146,8 @@ def test_streamers_see_the_callers_prompt(name: str, fresh: Any) -> None:
     assert streamer.ends == 1
 
 
-@each_family
-def test_text_streamers_skip_the_prompt(name: str, fresh: Any) -> None:
+@every_family
+def test_text_streamers_skip_the_prompt(name: str) -> None:
     model, inputs = fresh(name), pictures.inputs(name, [[(64, 64)]])
     tokenizer = models.processor(name).tokenizer
     streamer = TextIteratorStreamer(tokenizer, skip_prompt=True)
@@ -189,9 +157,9 @@ def test_text_streamers_skip_the_prompt(name: str, fresh: Any) -> None:
     assert "".join("".join(streamer).split()) == "".join(tokenizer.decode(expected(name, inputs)[0]).split())
 
 
-@each_family
+@every_family
 @pytest.mark.parametrize("beams", [1, 3])
-def test_return_dict_in_generate(name: str, beams: int, fresh: Any) -> None:
+def test_return_dict_in_generate(name: str, beams: int) -> None:
     model, inputs = fresh(name), pictures.inputs(name, MIXED)
     length = inputs["input_ids"].shape[1]
     with hired.enable(model, budget=0.25):
@@ -206,9 +174,9 @@ def test_return_dict_in_generate(name: str, beams: int, fresh: Any) -> None:
     assert output.keys() == plain.keys()
 
 
-@each_family
+@every_family
 @pytest.mark.parametrize("returned", [1, 3])
-def test_beams_and_num_return_sequences(name: str, returned: int, fresh: Any) -> None:
+def test_beams_and_num_return_sequences(name: str, returned: int) -> None:
     model, inputs = fresh(name), pictures.inputs(name, MIXED)
     length = inputs["input_ids"].shape[1]
     given = {"num_beams": 3, "num_return_sequences": returned}
@@ -218,8 +186,8 @@ def test_beams_and_num_return_sequences(name: str, returned: int, fresh: Any) ->
     assert torch.equal(output[:, length:], expected(name, inputs, **given))
 
 
-@each_family
-def test_sampling_returns_the_prompt_for_every_sequence(name: str, fresh: Any) -> None:
+@every_family
+def test_sampling_returns_the_prompt_for_every_sequence(name: str) -> None:
     model, inputs = fresh(name), pictures.inputs(name, [[(64, 64)], [(20, 70)]])
     length = inputs["input_ids"].shape[1]
     with hired.enable(model, budget=0.25):
@@ -230,8 +198,8 @@ def test_sampling_returns_the_prompt_for_every_sequence(name: str, fresh: Any) -
     assert torch.equal(output[:, length:], expected(name, inputs, do_sample=True, num_return_sequences=2))
 
 
-@each_family
-def test_text_only_passes(name: str, fresh: Any) -> None:
+@every_family
+def test_text_only_passes(name: str) -> None:
     model, inputs = fresh(name), pictures.inputs(name, [None, None])
     plain = model.generate(**inputs, **SETTINGS)
     with torch.no_grad(), hired.enable(model, budget=0.25):
@@ -243,15 +211,15 @@ def test_text_only_passes(name: str, fresh: Any) -> None:
     torch.testing.assert_close(ours, models.shared(name)(**inputs).logits)
 
 
-@each_family
-def test_budget_one_changes_nothing(name: str, fresh: Any) -> None:
+@every_family
+def test_budget_one_changes_nothing(name: str) -> None:
     model, inputs = fresh(name), pictures.inputs(name, MIXED)
     with hired.enable(model, budget=1.0):
         assert torch.equal(model.generate(**inputs, **SETTINGS), models.shared(name).generate(**inputs, **SETTINGS))
 
 
-@each_family
-def test_inputs_reduced_already_are_not_reduced_again(name: str, fresh: Any) -> None:
+@every_family
+def test_inputs_reduced_already_are_not_reduced_again(name: str) -> None:
     model, inputs = fresh(name), pictures.inputs(name, [[(64, 64)]])
     reduced = hired.reduce(model, inputs, 0.5)
     plain = model.generate(**reduced, **SETTINGS)
@@ -263,9 +231,9 @@ def test_inputs_reduced_already_are_not_reduced_again(name: str, fresh: Any) -> 
 # --- forward -----------------------------------------------------------------------------------------------------
 
 
-@each_family
+@every_family
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_forward_with_labels(name: str, side: str, fresh: Any) -> None:
+def test_forward_with_labels(name: str, side: str) -> None:
     model, inputs = fresh(name), pictures.inputs(name, MIXED, side=side)
     inputs["labels"] = inputs["input_ids"].masked_fill(inputs["attention_mask"] == 0, -100)
     seen = watch(model)
@@ -281,8 +249,8 @@ def test_forward_with_labels(name: str, side: str, fresh: Any) -> None:
     assert seen == ["tower", reduced["input_ids"].shape[1]] * 2
 
 
-@each_family
-def test_forward_takes_positional_arguments_as_before(name: str, fresh: Any) -> None:
+@every_family
+def test_forward_takes_positional_arguments_as_before(name: str) -> None:
     model, inputs = fresh(name), dict(pictures.inputs(name, [[(64, 64)]]))
     reduced = hired.reduce(models.shared(name), inputs, 0.25)
     ids, pixels = inputs.pop("input_ids"), inputs.pop("pixel_values")
@@ -292,142 +260,11 @@ def test_forward_takes_positional_arguments_as_before(name: str, fresh: Any) -> 
             torch.testing.assert_close(model(ids, pixels, **inputs).logits, other)
 
 
-# --- The instance ------------------------------------------------------------------------------------------------
-
-
-@each_family
-def test_signatures_are_kept(name: str, fresh: Any) -> None:
-    model = fresh(name)
-    before = [inspect.signature(getattr(model, method)) for method in ("generate", "forward")]
-    docs = [model.generate.__doc__, model.forward.__doc__]
-    with hired.enable(model, budget=0.25):
-        assert [inspect.signature(getattr(model, method)) for method in ("generate", "forward")] == before
-        assert [model.generate.__doc__, model.forward.__doc__] == docs
-        assert model.generate.__name__ == "generate"
-
-
-def snapshot(model: Any) -> dict[str, Any]:
-    """What an instance holds, and what its class does."""
-    own = {key: id(value) for key, value in vars(model).items()}
-    own |= {f"class {key}": id(value) for key, value in vars(type(model)).items()}
-    for key, module in model.named_modules():
-        own[f"hooks {key}"] = (len(module._forward_hooks), len(module._forward_pre_hooks), type(module))
-    return own | {"attention": model.model.vision_tower.config._attn_implementation}
-
-
-@each_family
-def test_the_instance_is_as_it_was(name: str, fresh: Any) -> None:
-    model, inputs = fresh(name), pictures.inputs(name, [[(64, 64)]])
-    model.generate(**inputs, **SETTINGS)  # transformers leaves its own marks on first use
-    before = snapshot(model)
-    with hired.enable(model, budget=0.25):
-        assert {"generate", "forward"} <= vars(model).keys()
-        model.generate(**inputs, **SETTINGS)
-    assert snapshot(model) == before
-    assert "generate" not in vars(model)
-    assert "forward" not in vars(model)
-
-
-@each_family
-def test_the_instance_is_as_it_was_after_an_exception(name: str, fresh: Any) -> None:
-    model, inputs = fresh(name), pictures.inputs(name, [[(64, 64)]])
-    plain = model.generate(**inputs, **SETTINGS)
-    before = snapshot(model)
-    with pytest.raises(ZeroDivisionError), hired.enable(model, budget=0.25):
-        raise ZeroDivisionError
-    assert snapshot(model) == before
-
-    def fail(*_: Any) -> None:
-        raise ZeroDivisionError
-
-    with hired.enable(model, budget=0.25):
-        hook = model.model.language_model.register_forward_pre_hook(fail)
-        for call in (lambda: model.generate(**inputs, **SETTINGS), lambda: model(**inputs)):
-            with pytest.raises(ZeroDivisionError):
-                call()
-        hook.remove()
-        # Still in force, and still right.
-        output = model.generate(**inputs, **SETTINGS)
-        assert torch.equal(output[:, inputs["input_ids"].shape[1] :], expected(name, inputs))
-    assert snapshot(model) == before
-    assert torch.equal(model.generate(**inputs, **SETTINGS), plain)
-
-
-@each_family
-def test_bad_input_is_an_error_of_ours_before_the_model_runs(name: str, fresh: Any) -> None:
-    model, inputs = fresh(name), dict(pictures.inputs(name, [[(64, 64)]]))
-    before = snapshot(model)
-    for budget in (0, -1, 1.5, float("nan"), True, "0.2", None):
-        with pytest.raises(BudgetError):
-            hired.enable(model, budget=budget)  # type: ignore[arg-type]
-    with pytest.raises(BudgetError):
-        hired.enable(model, budget=0.2, alpha=2)
-    with pytest.raises(UnsupportedModelError):
-        hired.enable(torch.nn.Linear(1, 1), budget=0.2)
-    assert snapshot(model) == before
-    seen = watch(model)
-    inputs["attention_mask"] = inputs["attention_mask"][:, :10]
-    inputs["input_ids"] = inputs["input_ids"][:, :10]
-    with hired.enable(model, budget=0.25):
-        for call in (lambda: model.generate(**inputs, **SETTINGS), lambda: model(**inputs)):
-            with pytest.raises(InputsError, match="truncated"):
-                call()
-    assert not seen
-
-
-@each_family
-def test_other_instances_are_untouched(name: str, fresh: Any) -> None:
-    model, other = fresh(name), fresh(name)
-    inputs = pictures.inputs(name, [[(64, 64)]])
-    plain = other.generate(**inputs, **SETTINGS)
-    before = snapshot(other)
-    seen = watch(other)
-    with hired.enable(model, budget=0.1):
-        assert torch.equal(other.generate(**inputs, **SETTINGS), plain)
-        assert {key for key, value in snapshot(other).items() if before[key] != value} <= {
-            "hooks model.vision_tower",
-            "hooks model.language_model",  # those of `watch`
-        }
-    assert seen[1] == inputs["input_ids"].shape[1]
-
-
-@each_family
-def test_the_callers_mapping_is_not_changed(name: str, fresh: Any) -> None:
-    model, inputs = fresh(name), pictures.inputs(name, MIXED)
-    before = {key: value.clone() for key, value in inputs.items()}
-    with hired.enable(model, budget=0.25):
-        model.generate(**inputs, **SETTINGS, num_beams=2)
-    assert inputs.keys() == before.keys()
-    assert all(torch.equal(inputs[key], value) for key, value in before.items())
-
-
-@each_family
-def test_accelerate_hooks_are_kept(name: str, fresh: Any) -> None:
-    model = dispatch_model(fresh(name), device_map={"": "cpu"}, force_hooks=True)
-    inputs = pictures.inputs(name, MIXED)
-    calls = []
-    hook = model._hf_hook
-    inner = hook.pre_forward
-    hook.pre_forward = lambda *args, **kwargs: calls.append(1) or inner(*args, **kwargs)
-    forward, old = model.forward, model._old_forward
-    plain = model.generate(**inputs, **SETTINGS)
-    runs = len(calls)
-    assert runs == 6
-    with hired.enable(model, budget=0.25):
-        output = model.generate(**inputs, **SETTINGS)
-        assert model._hf_hook is hook
-    assert len(calls) == 2 * runs, "the hook did not run for every step"
-    assert torch.equal(output[:, inputs["input_ids"].shape[1] :], expected(name, inputs))
-    assert model.forward is forward
-    assert model._old_forward == old
-    assert torch.equal(model.generate(**inputs, **SETTINGS), plain)
-
-
 # --- Code that cannot be edited ----------------------------------------------------------------------------------
 
 
-@each_family
-def test_pipeline(name: str, fresh: Any) -> None:
+@every_family
+def test_pipeline(name: str) -> None:
     model, processor = fresh(name), models.processor(name)
     pipe = pipeline("image-text-to-text", model=model, processor=processor)
     picture, prompt = pictures.noise((64, 64)), "<image>\nwhat?"
