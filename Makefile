@@ -93,19 +93,19 @@ results: $(VENV)/.demo  ## measure the shipped model again (half an hour on two 
 	$(BIN)/python benchmarks/table.py > /dev/null
 
 BENCH := $(BIN)/hired bench
-PLAN := $(BIN)/hired plan --calibrate --device cpu --dtype bf16 --context 32 --new-tokens 15
+PLAN := $(BIN)/hired plan --calibrate --context 32 --new-tokens 15
 bench: $(VENV)/.demo  ## measure speed and memory again on the CPU (an hour on two cores, 20 GB; run nothing beside it)
 	$(BENCH) --device cpu --dtype bfloat16 --shape llava-next-0.5b --encoder-budget 2 --repeats 5 \
 		-o benchmarks/speed-0.5b-cpu.json -o docs/images/speed-0.5b-cpu.png
 	$(BENCH) --device cpu --dtype float32 --shape llava-next-0.5b --budgets 1,0.4,0.2 --no-memory \
 		-o benchmarks/speed-0.5b-cpu-float32.json
-	$(PLAN) llava-next-0.5b --encoder-budget 2 -o benchmarks/plan-0.5b-cpu.json > /dev/null
+	$(PLAN) --device cpu --dtype bf16 llava-next-0.5b --encoder-budget 2 -o benchmarks/plan-0.5b-cpu.json > /dev/null
 	$(BENCH) --device cpu --dtype bfloat16 --shape llava-next-0.5b --budgets 1,576 --repeats 2 --no-memory \
 		--image 336x336,336x672,672x672,1008x1008,1344x1344 \
 		-o benchmarks/speed-sizes-cpu.json -o docs/images/speed-sizes-cpu.png
 	$(BENCH) --device cpu --dtype bfloat16 --shape llava-next-7b --budgets 1,0.4,0.2 --repeats 4 --warmup 0 \
 		-o benchmarks/speed-7b-cpu.json -o docs/images/speed-7b-cpu.png
-	$(PLAN) llava-next-7b --budgets 1,0.4,0.2 -o benchmarks/plan-7b-cpu.json > /dev/null
+	$(PLAN) --device cpu --dtype bf16 llava-next-7b --budgets 1,0.4,0.2 -o benchmarks/plan-7b-cpu.json > /dev/null
 	$(BIN)/python benchmarks/encoder_budget.py
 	$(BIN)/python benchmarks/speed_table.py > /dev/null
 	$(BIN)/python benchmarks/plan_check.py
@@ -117,8 +117,8 @@ bench-gpu: $(VENV)/.demo  ## measure speed and memory on a CUDA GPU
 	$(BENCH) --device cuda --dtype float16 --shape llava-1.5-7b --image 336x336 --batch 1,2,4,8 \
 		-o benchmarks/speed-llava-1.5-7b-gpu.json
 	for shape in llava-next-7b llava-next-0.5b llava-1.5-7b; do \
-		$(BIN)/hired plan --calibrate --device cuda --dtype fp16 --context 32 --new-tokens 15 $$shape \
-			--encoder-budget 2 -o benchmarks/plan-$$shape-gpu.json > /dev/null || exit 1; done
+		$(PLAN) --device cuda --dtype fp16 $$shape --encoder-budget 2 \
+			-o benchmarks/plan-$$shape-gpu.json > /dev/null || exit 1; done
 	$(BIN)/python benchmarks/speed_table.py > /dev/null
 	$(BIN)/python benchmarks/plan_check.py
 

@@ -2,7 +2,6 @@
 
 import copy
 import math
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -187,7 +186,7 @@ def test_one_wait_for_the_device_between_encoder_and_llm(
     starts: list[int] = []
     encoder = family_of(model).parts(model)
     with Waits() as waits:
-        monkeypatch.setattr(sys.modules["hired.reduction.encode"], "on_host", waits.on_host)
+        monkeypatch.setattr("hired.methods.base.on_host", waits.on_host)
         waits.known([(layout.rows, layout.columns) for layout in planned.layouts])
         handle = encoder.layers[0].register_forward_pre_hook(lambda *_: starts.append(len(waits.found)))
         encoded = encode(planned)

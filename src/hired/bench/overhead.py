@@ -53,7 +53,7 @@ def choosing(subject: Subject, made: Plan) -> Choosing | None:
     vision = subject.model.config.vision_config
     heads = int(vision.num_attention_heads)
     sequence = (int(vision.image_size) // int(vision.patch_size)) ** 2 + 1
-    full = moved_to(subject.device, subject.family.full_images(made.layouts))[0]
+    full = moved_to(subject.device, subject.family.full_images(made.layouts))
     pixels = subject.family.pixels(made.inputs, made.layouts)
     divide = getattr(made.method, "shares", None)
 

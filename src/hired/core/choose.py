@@ -28,7 +28,7 @@ def best(scores: Tensor, layout: Layout, shares: Tensor) -> Tensor:
     ends = torch.tensor([*map(add, starts, given), 0])
     order, partition = _by_partition(scores, layout.partition)
     place = torch.arange(order.numel(), device=order.device)
-    kept = place < moved_to(order.device, ends)[0][partition]
+    kept = place < moved_to(order.device, ends)[partition]
     return torch.where(kept, order, order.numel()).sort().values[: sum(given)]
 
 

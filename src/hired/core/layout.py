@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hired.core.transfer import moved_to
+from hired.core.transfer import all_moved_to, moved_to
 
 STRUCTURE = -1
 """Value of `Layout.partition` and `Layout.cell` for a token that shows no patch (a row-end newline)."""
@@ -107,11 +107,12 @@ class Layout:
         if device == self.partition.device:
             return self
         names = ("partition", "cell", "line")
-        there = moved_to(device, *(getattr(self, name) for name in names))
+        there = all_moved_to(device, *(getattr(self, name) for name in names))
         moved: dict[str, Any] = dict(zip(names, there, strict=True))
         if self.mixing is not None:
             mixing = self.mixing
-            moved["mixing"] = replace(mixing, index=mixing.index.to(device), weight=mixing.weight.to(device))
+            index, weight = moved_to(device, mixing.index), moved_to(device, mixing.weight)
+            moved["mixing"] = replace(mixing, index=index, weight=weight)
         return replace(self, **moved)
 
     @property

@@ -5,23 +5,31 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["moved_to", "on_host"]
+__all__ = ["all_moved_to", "moved_to", "on_host"]
 
 
-def moved_to(device: torch.device, *tensors: Tensor) -> list[Tensor]:
-    """Tensors of one dtype on `device`, in one transfer; where that is a CUDA device the host does not wait for it."""
-    if not tensors or tensors[0].device == device:
-        return list(tensors)
-    joined = torch.cat([tensor.flatten() for tensor in tensors])
+def moved_to(device: torch.device, tensor: Tensor) -> Tensor:
+    """The tensor on `device`; where that is a CUDA device the host does not wait for it."""
     # From pageable memory CUDA copies before it returns, so that nothing can change what is on its way.
-    return _split(joined.to(device, non_blocking=device.type == "cuda"), tensors)
+    return tensor.to(device, non_blocking=device.type == "cuda")
+
+
+def all_moved_to(device: torch.device, *tensors: Tensor) -> list[Tensor]:
+    """The same for tensors of one dtype, in one transfer."""
+    if tensors[0].device == device:
+        return list(tensors)
+    return _split(moved_to(device, _joined(tensors)), tensors)
 
 
 def on_host(tensors: Sequence[Tensor]) -> list[Tensor]:
     """Tensors of one dtype and device on the CPU, in one transfer, which waits for the device."""
-    if not tensors or tensors[0].device.type == "cpu":
+    if tensors[0].device.type == "cpu":
         return list(tensors)
-    return _split(torch.cat([tensor.flatten() for tensor in tensors]).cpu(), tensors)
+    return _split(_joined(tensors).cpu(), tensors)
+
+
+def _joined(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.cat([tensor.flatten() for tensor in tensors])
 
 
 def _split(joined: Tensor, like: Sequence[Tensor]) -> list[Tensor]:

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from hired.core.transfer import moved_to
+from hired.core.transfer import all_moved_to
+
+_PADDING = -1
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,11 @@ class _Slots:
 
     place: Tensor
     mask: Tensor | None
+
+    @classmethod
+    def of(cls, place: Tensor, padded: bool) -> "_Slots":
+        """From places with `_PADDING` among them, or none of it."""
+        return cls(place.clamp(min=0), (place != _PADDING)[:, None, None]) if padded else cls(place, None)
 
     def take(self, heads: Tensor) -> Tensor:
         """(1, heads, S, d) as (g, heads, m, d); what stands in padding means nothing."""
@@ -58,19 +65,15 @@ class Packed:
             chosen = [index for index, of in enumerate(alike) if of == value]
             group, place = _slots([lengths[index] for index in chosen], [starts[index] for index in chosen])
             groups.append(group)
-            orders.append(torch.stack((group.place.flatten()[place], place + start)))
-            start += group.place.numel()
+            orders.append(torch.stack((group.flatten()[place], place + start)))
+            start += group.numel()
         places, found = torch.cat(orders, 1)
         order = torch.empty_like(found).scatter_(0, places, found)
 
-        slots = [whole, *groups]
-        masks = [one.mask.long() for one in slots if one.mask is not None]
-        slot, order, *moved = moved_to(device, slot, order, *(one.place for one in slots), *masks)
-        filled = iter([mask.bool() for mask in moved[len(slots) :]])
-        there = [
-            _Slots(place, None if one.mask is None else next(filled)) for one, place in zip(slots, moved, strict=False)
-        ]
-        return cls(there[0], slot, tuple(there[1:]), order)
+        padded = [bool((place == _PADDING).any()) for place in (whole, *groups)]
+        slot, order, *moved = all_moved_to(device, slot, order, whole, *groups)
+        first, *others = map(_Slots.of, moved, padded)
+        return cls(first, slot, tuple(others), order)
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
         """Attention inside each partition: (1, heads, S, d) each, to (1, S, heads, d)."""
@@ -81,10 +84,10 @@ class Packed:
         return torch.cat([part.transpose(1, 2).flatten(0, 1) for part in mixed])[self.order][None]
 
 
-def _slots(lengths: list[int], starts: list[int]) -> tuple[_Slots, Tensor]:
-    """(slots of partitions that start at `starts`, which of the flattened ones are filled)."""
+def _slots(lengths: list[int], starts: list[int]) -> tuple[Tensor, Tensor]:
+    """((g, m) places of partitions that start at `starts`, `_PADDING` behind them; which are filled, flattened)."""
     width = torch.arange(max(lengths))[None]
     filled = width < torch.tensor(lengths)[:, None]
-    mask = None if min(lengths) == max(lengths) else filled[:, None, None]
     first = torch.tensor(starts[: len(lengths)])
-    return _Slots((first[:, None] + width) * filled, mask), filled.flatten().nonzero().flatten()
+    place = torch.where(filled, first[:, None] + width, _PADDING)
+    return place, filled.flatten().nonzero().flatten()

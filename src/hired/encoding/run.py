@@ -106,7 +106,7 @@ def run(
 
 def _there(numbers: list[int], device: torch.device) -> Tensor:
     """Whole numbers on a device."""
-    return moved_to(device, torch.tensor(numbers))[0]
+    return moved_to(device, torch.tensor(numbers))
 
 
 class _Run:

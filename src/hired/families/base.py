@@ -84,7 +84,7 @@ class Encoder:
         if self.cls is not None:
             last = self.cls % rows.shape[-1]
             rows = torch.cat((rows[..., :last], rows[..., last + 1 :]), -1) if last else rows[..., 1:]
-        return rows if self.merge is None else rows[..., moved_to(rows.device, self.merge)[0]].mean(-1)
+        return rows if self.merge is None else rows[..., moved_to(rows.device, self.merge)].mean(-1)
 
 
 class Family:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from hired.core.layout import STRUCTURE, Layout
+from hired.core.transfer import moved_to
 from hired.errors import InputsError, UnsupportedModelError
 from hired.families.base import Encoder, Family, Size, core_model, match_sizes
 from hired.families.tiles import Grid, Run, check_tiles, even_boxes, merged, placeholder_runs
@@ -111,7 +112,7 @@ def _pooled(projector: Any, rows: Tensor, cells: Grid) -> Tensor:
     height, width = cells[0] * factor, cells[1] * factor
     index = torch.arange(height * width, dtype=torch.float32).view(1, height, width, 1)
     merge = merged(projector.pixel_unshuffle(index).flatten(0, 2), width, factor)[0]
-    return rows[..., merge.to(rows.device)].mean(-1)
+    return rows[..., moved_to(rows.device, merge)].mean(-1)
 
 
 def _layout(grid: Grid, shapes: list[Grid], size: Size | None, unit: int) -> Layout:

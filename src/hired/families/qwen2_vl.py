@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers.vision_utils import get_vision_window_index
 
 from hired.core.layout import Layout
+from hired.core.transfer import moved_to
 from hired.errors import InputsError, UnsupportedModelError
 from hired.families.base import Encoder, Family, Size, core_model, match_sizes
 from hired.families.native import by_picture, native_layout
@@ -133,7 +134,7 @@ class Qwen25VL(Qwen2VL):
         index, _ = get_vision_window_index(
             grids, spatial_merge_size=merge, window_size=tower.window_size, patch_size=tower.patch_size
         )
-        return scores[:, index.argsort().to(scores.device)]
+        return scores[:, moved_to(scores.device, index.argsort())]
 
 
 def _grids(inputs: Mapping[str, Any]) -> list[list[int]]:

@@ -45,5 +45,5 @@ class HiRED:
         scores = token_scores(last, layout)
         if image.newlines == "drop":
             return best(scores, layout, shares)
-        shares = moved_to(scores.device, shares)[0]
+        shares = moved_to(scores.device, shares)
         return take(by_shares(scores, layout.partition, shares), layout, image.total, image.newlines)

@@ -1,18 +1,19 @@
 """Second stage: one run of the vision encoder, reading attention on the way."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from hired.core.image import Attention, Image
+from hired.core.image import Attention
 from hired.core.layout import STRUCTURE, Layout
-from hired.core.transfer import moved_to, on_host
+from hired.core.transfer import moved_to
 from hired.encoding.run import Cut, Patches, run
 from hired.encoding.taps import Tap, tapping
 from hired.errors import UnsupportedModelError
 from hired.families import Encoder
+from hired.methods.base import shares_of
 from hired.reduction.plan import Plan
 
 
@@ -98,7 +99,7 @@ def _needed(plan: Plan, encoder: Encoder) -> Encoded:
     patches = run(
         encoder,
         pixels,
-        moved_to(pixels.device, plan.family.full_images(plan.layouts))[0],
+        moved_to(pixels.device, plan.family.full_images(plan.layouts)),
         reads_first=plan.method.reads_first,
         reads_last=plan.method.reads_last,
         divide=divide if hasattr(plan.method, "shares") else None,
@@ -109,22 +110,9 @@ def _needed(plan: Plan, encoder: Encoder) -> Encoded:
     return Encoded(_attention(plan, patches.first, patches.last), patches=patches, shares=shares)
 
 
-@torch.no_grad()
 def _shares(plan: Plan, firsts: Sequence[Tensor | None]) -> list[Tensor | None] | None:
-    """Tokens of each partition of every image that loses some, as far as the method knows them from the initial layer.
-
-    Divided on the CPU: these are a few numbers an image, and a GPU would take longer to be told what to do with them.
-    """
-    tell: Callable[[Image], Tensor] | None = getattr(plan.method, "shares", None)
-    if tell is None:
-        return None
-    known = [first for first in firsts if first is not None]  # all of them, or none where the method reads none
-    if known and any(layout.partitions > 1 for layout in plan.layouts):
-        firsts = on_host(known)
-    return [
-        None if total is None else tell(Image(layout, Attention(first), total, plan.newlines))
-        for layout, total, first in zip(plan.layouts, plan.totals, firsts, strict=True)
-    ]
+    """Tokens of each partition of every image that loses some, as far as the method tells them so early."""
+    return shares_of(plan.method, plan.layouts, firsts, plan.totals, plan.newlines)
 
 
 def _cut(plan: Plan, encoder: Encoder) -> Cut | None:

@@ -182,8 +182,7 @@ def check_encoder(family: Family, model: Any, method: Method, narrowed: EncoderB
 
 def _read_rows(ids: Tensor, mask: Tensor | None, token: int) -> tuple[list[int], Padding, Tensor]:
     """(placeholders of every row, how the rows are padded, where placeholders stand), in one wait for the device."""
-    here, *masks = on_host([ids, *([] if mask is None else [mask.to(ids.dtype)])])
-    valid = (masks[0] != 0).to(torch.uint8) if masks else torch.ones_like(here, dtype=torch.uint8)
+    here, valid = on_host([ids, torch.ones_like(ids) if mask is None else mask.bool().to(ids.dtype)])
     placeholder = here == token
     # The id of a row's first padded place; means nothing in a row without padding.
     filler = here.gather(1, valid.argmin(1, keepdim=True))[:, 0]
@@ -192,7 +191,7 @@ def _read_rows(ids: Tensor, mask: Tensor | None, token: int) -> tuple[list[int],
     )
     padded = [ids.shape[1] - length for length in lengths]
     pad_id = next((filler for filler, count in zip(fillers, padded, strict=True) if count), None)
-    places = moved_to(ids.device, placeholder.flatten().nonzero().flatten())[0]
+    places = moved_to(ids.device, placeholder.flatten().nonzero().flatten())
     return counts, Padding(lengths, starts, pad_id), places
 
 

@@ -13,9 +13,10 @@ from vllm.distributed import tensor_model_parallel_all_gather
 from hired.core.budget import Budget
 from hired.core.image import Attention, Image
 from hired.core.layout import STRUCTURE, Layout
-from hired.core.transfer import moved_to, on_host
+from hired.core.transfer import moved_to
 from hired.encoding.taps import Tap
 from hired.errors import HiredError, UnsupportedModelError
+from hired.methods.base import shares_of
 from hired.methods.hired import HiRED
 from hired.vllm.geometry import geometry_of
 from hired.vllm.settings import Settings
@@ -108,17 +109,19 @@ class PrunedEncoder:
         batch = torch.cat([image.view(-1, *image.shape[-3:])[: layout.partitions] for image, layout in each])
         if all(picture.untouched for picture in pictures):
             return self.model.encode(batch), [None] * len(pictures)
-        full = moved_to(batch.device, self.geometry.family.full_images(layouts))[0]
+        full = moved_to(batch.device, self.geometry.family.full_images(layouts))
         first, last = Tap(self.first, self.cls, full), Tap(self.last, self.cls)
         with _reading([first, last]):
             found = self.model.encode(batch)
-        heads, rows = on_host([self._attention(first)])[0], self._attention(last)
+        heads, rows = list(self._attention(first)), self._attention(last)
+        totals = [None if picture.untouched else picture.count for picture in pictures]
+        shares = shares_of(self.method, layouts, heads, totals, "drop") or [None] * len(pictures)
         split = torch.split(rows, [layout.partitions for layout in layouts])
         kept = [
             None
             if picture.untouched
-            else self.method.select(Image(picture.layout, Attention(mine, theirs), picture.count, "drop"))
-            for picture, mine, theirs in zip(pictures, heads, split, strict=True)
+            else self.method.select(Image(picture.layout, Attention(mine, theirs), picture.count, "drop", share))
+            for picture, mine, theirs, share in zip(pictures, heads, split, shares, strict=True)
         ]
         return found, kept
 
