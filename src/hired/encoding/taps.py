@@ -43,6 +43,7 @@ class Tap:
     items: Tensor | None = None
     rows: list[Tensor] = field(default_factory=list)
 
+    @torch.no_grad()
     def read(
         self, query: Tensor, key: Tensor, mask: Tensor | None, scaling: float | None, edges: list[int] | None = None
     ) -> None:

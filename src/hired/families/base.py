@@ -186,6 +186,16 @@ class Family:
         """(axes, batch, length) int64 positions of the full prompt. Only for families with `grid_positions`."""
         raise NotImplementedError
 
+    def remember(self, model: Any, positions: Tensor, mask: Tensor | None) -> None:
+        """Tells the model where text goes on behind a shortened prompt. Only for families with `grid_positions`.
+
+        Args:
+            model: the model.
+            positions: (..., batch, length) int64 of the shortened prompt.
+            mask: (batch, length), None if all count.
+        """
+        raise NotImplementedError
+
     def full_images(self, layouts: list[Layout]) -> Tensor:
         """(images,) int64: where the full image of every picture stands in the encoder's batch."""
         counts = torch.tensor([0] + [layout.partitions for layout in layouts])

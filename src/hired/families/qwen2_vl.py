@@ -80,6 +80,15 @@ class Qwen2VL(Family):
         )[0]
         return found
 
+    def remember(self, model: Any, positions: Tensor, mask: Tensor | None) -> None:
+        """Sets `rope_deltas`, by which the model itself counts on, and which it does not find out where it is given
+        positions: (batch, 1), from tokens so far to the next position.
+        """
+        axes = positions[-3:] if positions.dim() == 3 else positions[None]
+        valid = torch.ones_like(axes[0]) if mask is None else mask[:, -axes.shape[-1] :].ne(0).to(torch.int64)
+        last = axes.masked_fill(valid == 0, 0).amax((0, 2))
+        core_model(model).rope_deltas = (last + 1 - valid.sum(1))[:, None]
+
     def first_rows(self, rows: list[Tensor], encoder: Encoder, layouts: list[Layout]) -> list[Tensor]:
         """Token scores by picture."""
         unit = int(encoder.tower.spatial_merge_size) ** 2

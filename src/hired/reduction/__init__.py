@@ -7,12 +7,17 @@ tokens in place of `select` (after `encode(plan, everything=True)`).
 from collections.abc import Mapping
 from typing import Any
 
-from hired.core.budget import EncoderBudget, Newlines
-from hired.methods import Method
-from hired.reduction.assemble import Positions, ReducedInputs, assemble
+from hired.core.budget import Budget, EncoderBudget, Newlines
+from hired.core.image import Attention
+from hired.errors import HiredError
+from hired.families import family_of
+from hired.methods import Method, resolve
+from hired.reduction.assemble import assemble
+from hired.reduction.checks import Positions, check_choices, check_encoder_budget, check_mapping
 from hired.reduction.encode import Encoded, encode
 from hired.reduction.plan import Plan, plan
 from hired.reduction.project import project
+from hired.reduction.reduced import ReducedInputs, Report
 from hired.reduction.select import select
 from hired.reduction.selection import ImageSelection, Token
 
@@ -77,18 +82,36 @@ def reduce(
         UnsupportedModelError: a model, encoder or setting HiRED does not know.
         InputsError: inputs that do not fit the model or each other.
     """
-    planned = plan(
-        model,
-        inputs,
-        budget,
-        alpha=alpha,
-        method=method,
-        variant=variant,
-        newlines=newlines,
-        positions=positions,
-        encoder_budget=encoder_budget,
-        images=images,
-    )
+    settings: dict[str, Any] = {
+        "alpha": alpha,
+        "method": method,
+        "variant": variant,
+        "newlines": newlines,
+        "positions": positions,
+        "encoder_budget": encoder_budget,
+        "images": images,
+    }
+    if Budget.parse(budget).share == 1:
+        return _untouched(model, inputs, settings)
+    planned = plan(model, inputs, budget, **settings)
     encoded = encode(planned)
     kept = select(planned, encoded)
     return assemble(planned, encoded, kept, project(planned, encoded, kept))
+
+
+def _untouched(model: Any, inputs: Mapping[str, Any], settings: dict[str, Any]) -> ReducedInputs:
+    """Inputs of which everything is kept: whatever the model itself takes, it takes."""
+    check_choices(family_of(model), settings["newlines"], settings["positions"])
+    chosen = resolve(settings["method"], settings["variant"], settings["alpha"])
+    check_encoder_budget(settings["encoder_budget"], chosen, settings["newlines"])
+    check_mapping(inputs)
+    data = dict(inputs)
+
+    def report() -> Report:
+        try:
+            layouts = plan(model, data, 1, **settings).layouts
+        except HiredError:  # such as videos
+            layouts = []
+        return Report(layouts, [None] * len(layouts), [Attention()] * len(layouts))
+
+    return ReducedInputs(dict(data), report)

@@ -1,82 +1,175 @@
 """Shortening of everything that has one entry a token, and its padding."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from hired.reduction.plan import Padding, Positions
+from hired.errors import InputsError
+from hired.reduction.entries import FILLERS, IGNORED_LABEL, per_token
+from hired.reduction.positions import CONSECUTIVE, ORIGINAL, apart, closed_up, restarts
+from hired.reduction.rows import Rows
 
-IGNORED_LABEL = -100
+
+@dataclass(frozen=True)
+class Order:
+    """Where the tokens of each shortened row come from.
+
+    Attributes:
+        index: (batch, width) int64, the column of the new part that each place shows.
+        vacant: (batch, width) bool, True for places that show nothing; None where there are none.
+    """
+
+    index: Tensor
+    vacant: Tensor | None
+
+    def take(self, values: Tensor, filler: int | float) -> Tensor:
+        """`values` (..., batch, length) of the shortened rows, with `filler` at vacant places."""
+        taken = values.gather(-1, self.index.expand(*values.shape[:-1], -1))
+        return taken if self.vacant is None else taken.masked_fill(self.vacant, filler)
+
+
+def order(rows: Rows, stay: Tensor, dropped: list[int], *, left: bool) -> Order:
+    """The places of the kept tokens: each row keeps its own, and gives up padding at one end.
+
+    Rows stay aligned at the other end: padded on both sides, they keep the padding at their right.
+
+    Args:
+        rows: the rows.
+        stay: (batch, length) bool, False for placeholders of dropped tokens.
+        dropped: how many False each row has, known beforehand.
+        left: whether padding stands in front of the tokens.
+    """
+    available = [stay.shape[1] - gone for gone in dropped]
+    spare = rows.lead if left else rows.trail
+    width = max(most - padding for most, padding in zip(available, spare, strict=True))
+    key = stay.to(torch.uint8) if left else (~stay).to(torch.uint8)
+    index = torch.argsort(key, dim=1, stable=True)
+    index = index[:, -width:] if left else index[:, :width]
+    return Order(index, ~stay.gather(1, index) if min(available) < width else None)
 
 
 def cut(
     data: Mapping[str, Any],
     stay: Tensor,
     dropped: list[int],
-    padding: Padding,
+    rows: Rows,
     *,
     pad_id: int,
-    positions: Positions,
+    positions: str,
+    grid: bool,
+    apart_as: torch.dtype | None,
 ) -> dict[str, Tensor]:
     """Cuts every per-token entry of `data` alike and pads the rows again on the side they were padded.
 
     Args:
-        data: the inputs; entries of the shape of `input_ids` (batch, length) are cut, and `position_ids` of
-            (..., batch, length).
-        stay: (batch, length) bool, False for placeholders of dropped tokens.
+        data: the inputs; entries of the shape of `input_ids` (batch, length) are cut, `attention_mask`, and
+            `position_ids` of (..., batch, length).
+        stay: (batch, length) bool of the new part, False for placeholders of dropped tokens.
         dropped: how many False each row has, known beforehand.
-        padding: how the rows are padded now.
+        rows: how the rows stand.
         pad_id: id to pad with where the inputs show none.
-        positions: "consecutive" numbers the tokens anew, "original" keeps their places in the full prompt.
+        positions: "consecutive" closes the gaps, "original" keeps their places in the full prompt.
+        grid: positions tell the place in the picture (M-RoPE).
+        apart_as: dtype of a mask by which the model can keep sequences in one row apart, None if it cannot.
 
     Returns:
-        The entries that changed. `attention_mask` is added where rows now differ in length or
-        positions have gaps.
+        The entries that changed. `attention_mask` is added where rows now differ in length, positions have gaps, or
+        the mask was inferred.
+
+    Raises:
+        InputsError: packed rows with original positions in a model that cannot be told of both.
     """
-    ids: Tensor = data["input_ids"]
     given: Tensor | None = data.get("attention_mask")
-    mask = torch.ones_like(ids) if given is None else given
-    # Where nothing is padded yet: generate wants padding on the left, a loss does not care.
-    left = "labels" not in data if padding.pad_id is None else any(start > 0 for start in padding.starts)
-    lengths = [length - gone for length, gone in zip(padding.lengths, dropped, strict=True)]
-    width = max(lengths)
-    key = stay.to(torch.uint8) if left else (~stay).to(torch.uint8)
-    order = torch.argsort(key, dim=1, stable=True)
-    order = order[:, -width:] if left else order[:, :width]
-    uneven = len(set(lengths)) > 1
-    vacant = ~stay.gather(1, order) if uneven else None
-    filler = pad_id if padding.pad_id is None else padding.pad_id
+    explicit: Tensor | None = data.get("position_ids")
+    told = None if explicit is None else explicit[..., -stay.shape[1] :]
+    packed = None if told is None or rows.mask is not None else _packed(told, grid)
+    if rows.behind:
+        left = True
+    elif rows.padded:
+        left = rows.padded_in_front
+    else:
+        # Generate wants padding on the left, a loss does not care. Packed rows have no mask: what stands behind all
+        # of their tokens is seen by none.
+        left = "labels" not in data and packed is None
+    made = order(rows, stay, dropped, left=left)
+    filler = pad_id if rows.pad_id is None else rows.pad_id
+    found: dict[str, Tensor] = {}
+    for name, value in per_token(data).items():
+        new = value[:, rows.start :]
+        taken = (
+            _following(new, made)
+            if name == "shift_labels"
+            else made.take(new, filler if name == "input_ids" else FILLERS.get(name, 0))
+        )
+        found[name] = torch.cat((value[:, : rows.start], taken), 1) if rows.start else taken
+    if rows.mask is not None:
+        taken = made.take(rows.mask, 0)
+        found["attention_mask"] = (
+            torch.cat((given[:, : rows.behind], taken), 1) if rows.behind and given is not None else taken
+        )
+    elif packed is None and (made.vacant is not None or positions == ORIGINAL):
+        # Without a mask transformers takes gaps in the positions for several sequences packed into one.
+        ones = torch.ones_like(made.index)
+        found["attention_mask"] = ones if made.vacant is None else ones.masked_fill(made.vacant, 0)
+    if told is not None or positions == ORIGINAL:
+        found["position_ids"] = _positions(told, given, rows, stay, made, positions)
+    if packed is not None and positions == ORIGINAL and not grid:
+        if apart_as is None:
+            raise InputsError(
+                'positions="original" leaves gaps, by which this model tells packed sequences apart: use "consecutive"'
+            )
+        found["attention_mask"] = apart(made.take(packed, -1), apart_as)
+    return found
 
-    result = {
-        name: _filled(value.gather(1, order), vacant, _filler(name, filler))
-        for name, value in data.items()
-        if isinstance(value, Tensor) and value.shape == ids.shape and name != "position_ids"
-    }
-    # Without a mask transformers takes gaps in the positions for several sequences packed into one.
-    if given is None and (uneven or positions == "original"):
-        result["attention_mask"] = torch.ones_like(order) if vacant is None else (~vacant).to(torch.int64)
-    explicit = data.get("position_ids")
-    if positions == "original" or explicit is not None:
-        result["position_ids"] = _positions(explicit, mask, order, vacant, positions)
-    return result
+
+def _packed(told: Tensor, grid: bool) -> Tensor | None:
+    """(batch, length) the number of each token's sequence, None where no row holds more than one. Waits for the device.
+
+    Args:
+        told: positions of inputs without a mask.
+        grid: positions tell the place in the picture; then the first of four axes counts the text.
+    """
+    text = told if told.dim() == 2 and not grid else told[0] if told.dim() == 3 and told.shape[0] == 4 else None
+    if text is None:
+        return None
+    sequence = restarts(text).cumsum(-1)
+    return sequence if bool(sequence[:, -1].any()) else None
 
 
-def _filled(values: Tensor, vacant: Tensor | None, filler: int) -> Tensor:
-    """`values` (..., batch, width) with `filler` where no token stands; None for nowhere."""
-    return values if vacant is None else values.masked_fill(vacant, filler)
+def _following(labels: Tensor, made: Order) -> Tensor:
+    """`shift_labels`, what is predicted at each kept token: the label of the next kept one.
+
+    Args:
+        labels: (batch, length) of all tokens.
+        made: the kept ones.
+    """
+    own = torch.cat((torch.full_like(labels[:, :1], IGNORED_LABEL), labels[:, :-1]), 1)
+    behind = labels[:, -1].where(made.index[:, -1] == labels.shape[1] - 1, IGNORED_LABEL)
+    if made.vacant is not None:
+        behind = behind.masked_fill(made.vacant[:, -1], IGNORED_LABEL)
+    return torch.cat((made.take(own, IGNORED_LABEL)[:, 1:], behind[:, None]), 1)
 
 
-def _filler(name: str, pad_id: int) -> int:
-    """What stands in a padded place of the entry `name`."""
-    return {"labels": IGNORED_LABEL, "input_ids": pad_id}.get(name, 0)
+def _positions(
+    told: Tensor | None, given: Tensor | None, rows: Rows, stay: Tensor, made: Order, positions: str
+) -> Tensor:
+    """(..., batch, width) positions of the shortened rows.
 
-
-def _positions(explicit: Tensor | None, mask: Tensor, order: Tensor, vacant: Tensor | None, positions: str) -> Tensor:
-    """(batch, kept length) positions, or (..., batch, kept length) as the caller gave them."""
-    if positions == "original":
-        places = (mask.long().cumsum(-1) - 1).clamp(min=0) if explicit is None else explicit
-        return _filled(places.gather(-1, order.expand(*places.shape[:-1], -1)), vacant, 0)
-    kept = _filled(mask.gather(1, order), vacant, 0)
-    return (kept.long().cumsum(-1) - 1).clamp(min=0)
+    Args:
+        told: what the caller gave, of the new part.
+        given: the caller's mask.
+        rows, stay, made, positions: as in `cut`.
+    """
+    if told is None:
+        mask = rows.mask if given is None else given
+        counted = torch.ones_like(stay) if mask is None else mask
+        told = (counted.long().cumsum(-1) - 1).clamp(min=0)[:, -stay.shape[1] :]
+    elif told.dim() == 3 and told.shape[0] == 4:
+        # The first axis counts the text, by which packed sequences are told apart: no gaps there.
+        told = torch.cat((closed_up(told[0], rows.mask, stay)[None], told[1:]))
+    elif told.dim() == 2 and positions == CONSECUTIVE:
+        told = closed_up(told, rows.mask, stay)
+    return made.take(told, 0)

@@ -9,6 +9,7 @@ from torch import Tensor
 from hired.core.image import Attention
 from hired.core.layout import STRUCTURE, Layout
 from hired.core.transfer import moved_to
+from hired.encoding.altered import altered
 from hired.encoding.run import Cut, Patches, run
 from hired.encoding.taps import Tap, tapping
 from hired.errors import UnsupportedModelError
@@ -19,7 +20,7 @@ from hired.reduction.plan import Plan
 
 @dataclass(frozen=True)
 class Encoded:
-    """What the vision encoder gave: either `features` or `patches`.
+    """What the vision encoder gave: either `features` or `patches`, neither where nothing is dropped.
 
     Attributes:
         attention: one entry an image; empty entries where the method reads none.
@@ -42,15 +43,20 @@ def encode(plan: Plan, *, everything: bool = False) -> Encoded:
         plan: the plan.
         everything: compute every token of every image, so that any choice can be made afterwards.
     """
-    if not plan.has_images:
-        return Encoded([], [])
+    if not (plan.drops or (everything and plan.has_images)):
+        return Encoded([Attention()] * len(plan.layouts))
     trains = torch.is_grad_enabled() and bool(plan.model.training)
-    thrifty = not (everything or trains) and plan.family.tokenwise
+    # What a caller has hooked on or put in place of the encoder's parts expects the encoder to run as it is.
+    thrifty = not (everything or trains) and plan.family.tokenwise and not altered(plan.model)
     with torch.set_grad_enabled(trains):
+        if thrifty and plan.encoder is not None:
+            return _needed(plan, plan.encoder)
+        if plan.encoder_budget is not None and plan.family.tokenwise and not (everything or trains):
+            raise UnsupportedModelError(
+                "encoder_budget needs an encoder without hooks and replaced methods of the caller's: leave one out"
+            )
         if plan.encoder is None:
             return Encoded([Attention()] * len(plan.layouts), _features(plan))
-        if thrifty:
-            return _needed(plan, plan.encoder)
         found = _everything(plan, plan.encoder)
         # With everything computed, the shares of this plan would not be those of the choice to come.
         return found if everything else replace(found, shares=_shares(plan, [each.first for each in found.attention]))

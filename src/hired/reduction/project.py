@@ -10,7 +10,7 @@ from hired.reduction.plan import Plan
 
 
 def project(plan: Plan, encoded: Encoded, kept: list[Tensor | None]) -> list[Tensor]:
-    """Features of the kept tokens: one (K, hidden) tensor an image.
+    """Features of the kept tokens: one (K, hidden) tensor an image, none where nothing is dropped.
 
     Args:
         plan: the plan.
@@ -18,9 +18,11 @@ def project(plan: Plan, encoded: Encoded, kept: list[Tensor | None]) -> list[Ten
         kept: for every image sorted (K,) int64 indices into its untouched tokens, None to keep all.
     """
     if encoded.patches is None:
+        if encoded.features is None:  # nothing is dropped
+            return []
         return [
             feature if rows is None else feature.index_select(0, rows.to(feature.device))
-            for feature, rows in zip(encoded.features or [], kept, strict=True)
+            for feature, rows in zip(encoded.features, kept, strict=True)
         ]
     trains = torch.is_grad_enabled() and bool(plan.model.training)
     with torch.set_grad_enabled(trains):
