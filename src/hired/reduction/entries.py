@@ -19,8 +19,8 @@ KNOWN = (*LABELS, "token_type_ids", "mm_token_type_ids")
 FILLERS = {"labels": IGNORED_LABEL, "shift_labels": IGNORED_LABEL}
 """What stands in a padded place, where that is not 0; `input_ids` have the id that the inputs are padded with."""
 
-APART = ("position_ids", "attention_mask")
-"""Entries that are cut in a way of their own."""
+APART = ("position_ids", "attention_mask", "negative_prompt_ids", "negative_prompt_attention_mask")
+"""Entries that are cut in a way of their own, or that belong to another prompt."""
 
 
 def per_token(inputs: Mapping[str, Any]) -> dict[str, Tensor]:

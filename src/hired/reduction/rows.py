@@ -72,7 +72,10 @@ def read_rows(model: Any, inputs: Mapping[str, Any], token: int) -> Rows:
     masked = [] if given is None else [given[:, -new.shape[1] :].ne(0).to(ids.dtype)]
     host, *others = on_host([new, *masked, *[label.to(ids.dtype) for label in labels]])
     here = host == token
-    pad = _inferred_pad(model, inputs, host) if given is None else None
+    pad = None
+    if given is None and inputs.get("position_ids") is None:
+        config = getattr(model, "generation_config", None)
+        pad = inferred_pad(getattr(config, "pad_token_id", None), getattr(config, "eos_token_id", None), host)
     valid = others.pop(0).bool() if masked else (host != pad if pad is not None else torch.ones_like(here))
     # Behind a cache nothing goes: what is padded there now stands between tokens.
     fixed = valid | here if not behind else torch.ones_like(here)
@@ -126,17 +129,15 @@ def _start(inputs: Mapping[str, Any]) -> tuple[int, int]:
     return filled, filled
 
 
-def _inferred_pad(model: Any, inputs: Mapping[str, Any], ids: Tensor) -> int | None:
+def inferred_pad(pad: Any, end: Any, ids: Tensor) -> int | None:
     """The id that `generate` would take for padding in inputs without a mask, None for none.
 
     Args:
-        model: the model.
-        inputs: with `position_ids` the caller has said what belongs together.
-        ids: `input_ids` on the CPU.
+        pad, end: `pad_token_id` and `eos_token_id` in force.
+        ids: `input_ids`.
     """
-    config = getattr(model, "generation_config", None)
-    pad, end = getattr(config, "pad_token_id", None), getattr(config, "eos_token_id", None)
-    ends = end if isinstance(end, list | tuple) else [end]
-    if inputs.get("position_ids") is not None or not isinstance(pad, int) or pad in ends:
+    ends = end.tolist() if isinstance(end, Tensor) else end
+    ends = ends if isinstance(ends, list | tuple) else [ends]
+    if not isinstance(pad, int) or pad in ends:
         return None
     return pad if bool((ids == pad).any()) else None
