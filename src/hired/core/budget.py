@@ -105,7 +105,7 @@ class EncoderBudget:
 
     def patches(self, share: int, most: int) -> int:
         """Patches that a partition of `most` patches goes on with, of which it may keep `share` tokens."""
-        return min(math.ceil(self.ratio * share), most)
+        return math.ceil(min(self.ratio * share, most))
 
     def layer(self, first: int, last: int) -> int:
         """Index of the first layer that sees less, after the initial layer `first` and at most `last`."""

@@ -33,6 +33,9 @@ class Shadows:
         self.model, self.on, self._passes = model, True, passes
         self._thread = threading.local()
         self._before = {name: vars(model)[name] for name in CALLS if name in vars(model)}
+        self._originals = {
+            name: self._before.get(name, MethodType(getattr(type(model), name), model)) for name in CALLS
+        }
         self._made: dict[str, Any] = {name: MethodType(self._shadow(name, inside[name]), model) for name in CALLS}
         self._made |= {"__reduce_ex__": self._reduce_ex, "_replicate_for_data_parallel": self._replicate}
         for name, shadow in self._made.items():
@@ -58,11 +61,6 @@ class Shadows:
         shadow = self._made[name]
         return held.get(name) is shadow or getattr(held.get(name), "__func__", None) is getattr(shadow, "__func__", 0)
 
-    def _original(self, name: str) -> Callable[..., Any]:
-        """The method that is shadowed."""
-        method: Callable[..., Any] = self._before.get(name) or getattr(type(self.model), name).__get__(self.model)
-        return method
-
     def _shadow(self, name: str, inside: Inside) -> Callable[..., Any]:
         """A function in place of the class's own."""
 
@@ -70,7 +68,7 @@ class Shadows:
         def shadow(instance: Any, *args: Any, **kwargs: Any) -> Any:
             if instance is not self.model:  # a copy that was bound to it by others
                 return getattr(type(instance), name)(instance, *args, **kwargs)
-            original = self._original(name)
+            original = self._originals[name]
             if self._lets_through(kwargs):
                 return original(*args, **kwargs)
             return inside(self._guarded(original), by_name(self.model, name, args, kwargs))

@@ -187,6 +187,7 @@ def _register(name: str) -> str:
     if tapped in AttentionInterface():
         return tapped
 
+    @torch.compiler.disable  # a compiled encoder breaks its graphs here
     def attend(
         module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
     ) -> tuple[Tensor, Tensor | None]:

@@ -228,6 +228,21 @@ def core_model(model: Any) -> Any:
     return (unwrap() if callable(unwrap) else model).base_model
 
 
+def unwrapped(module: Any) -> Any:
+    """The module that runs in place of a part of the model: the part, or what is in a wrapper around it.
+
+    Seen through are `torch.compile` and PEFT's `modules_to_save`.
+    """
+    compiled = getattr(module, "_orig_mod", None)
+    if compiled is not None:
+        return unwrapped(compiled)
+    copies = module._modules.get("modules_to_save") if isinstance(module, nn.Module) else None
+    if copies is None or "original_module" not in module._modules:
+        return module
+    active = [name for name in module.active_adapters if name in copies]
+    return unwrapped(module.original_module if module.disable_adapters or not active else copies[active[0]])
+
+
 def used_states(used: int | Sequence[int], layers: int) -> tuple[int, ...]:
     """The hidden states that `vision_feature_layer` names, of an encoder of `layers` layers: none negative."""
     return tuple(index if index >= 0 else layers + 1 + index for index in ([used] if isinstance(used, int) else used))

@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from hired.families.base import Encoder, Size, core_model
+from hired.families.base import Encoder, Size, core_model, unwrapped
 from hired.families.shuffled_siglip import ShuffledSiglip, merge_of
 from hired.families.tiles import Run
 
@@ -23,7 +23,7 @@ class Cohere2Vision(ShuffledSiglip):
     def parts(self, model: Any) -> Encoder:
         """The SigLIP tower's parts; the model takes its last layer."""
         merge = merge_of(model)[0]
-        tower = core_model(model).vision_tower
+        tower = unwrapped(core_model(model).vision_tower)
         layers = tower.encoder.layers
         return Encoder(tower=tower, layers=layers, states=(len(layers),), cls=None, merge=merge)
 

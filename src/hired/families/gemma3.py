@@ -22,7 +22,7 @@ from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImagePr
 
 from hired.core.layout import STRUCTURE, Box, Layout
 from hired.errors import InputsError
-from hired.families.base import Encoder, Family, Size, core_model, tensor_rows
+from hired.families.base import Encoder, Family, Size, core_model, tensor_rows, unwrapped
 from hired.families.squares import check_square, tower_parts
 from hired.families.tiles import CLEAR, Run, merged, placeholder_runs, tiles_of_groups, unlikeness
 
@@ -105,12 +105,12 @@ def _layout(
 
 def _patches(model: Any) -> int:
     """Patches along the side of a partition."""
-    return int(core_model(model).multi_modal_projector.patches_per_image)
+    return int(unwrapped(core_model(model).multi_modal_projector).patches_per_image)
 
 
 def _merge(model: Any) -> tuple[Tensor, Tensor]:
     """What the projector's pooling averages, as `merged` gives it: its own code run on one-hot rows and columns."""
-    projector, patches = core_model(model).multi_modal_projector, _patches(model)
+    projector, patches = unwrapped(core_model(model).multi_modal_projector), _patches(model)
     which = torch.eye(patches)
     rows = which[:, None].expand(-1, patches, -1)  # (row, column, one-hot row)
     hot = torch.cat((rows, rows.transpose(0, 1)), -1).flatten(0, 1)[None]
@@ -127,7 +127,7 @@ def _merge(model: Any) -> tuple[Tensor, Tensor]:
 
 def _shape(model: Any) -> tuple[tuple[int, int], float]:
     """(cells of a partition as (rows, columns), share of its side that they cover)."""
-    config, kernel = model.config.vision_config, int(core_model(model).multi_modal_projector.kernel_size)
+    config, kernel = model.config.vision_config, int(unwrapped(core_model(model).multi_modal_projector).kernel_size)
     along = _patches(model) // kernel
     return (along, along), along * kernel * int(config.patch_size) / int(config.image_size)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hired.core.layout import Layout
 from hired.errors import InputsError, UnsupportedModelError
-from hired.families.base import Encoder, Family, Size, core_model, match_sizes, tensor_rows
+from hired.families.base import Encoder, Family, Size, core_model, match_sizes, tensor_rows, unwrapped
 from hired.families.squares import seen_share
 from hired.families.tiles import (
     Grid,
@@ -42,7 +42,7 @@ class Idefics3(Family):
 
     def parts(self, model: Any) -> Encoder:
         """The tower's parts; the model takes its last layer."""
-        tower = core_model(model).vision_model
+        tower = unwrapped(core_model(model).vision_model)
         layers = tower.encoder.layers
         return Encoder(tower=tower, layers=layers, states=(len(layers),), cls=None, merge=_merge(model)[0])
 
@@ -97,7 +97,7 @@ def _merge(model: Any) -> tuple[Tensor, Tensor]:
     if patches % factor:
         raise UnsupportedModelError(f"{patches} patches along a tile cannot be merged by scale_factor={factor}")
     index = torch.arange(patches * patches, dtype=torch.float32).view(1, -1, 1)
-    shuffled = core_model(model).connector.pixel_shuffle(index, factor)
+    shuffled = unwrapped(core_model(model).connector).pixel_shuffle(index, factor)
     return merged(shuffled.flatten(0, 1), patches, factor)
 
 

@@ -11,7 +11,7 @@ from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optim
 
 from hired.core.layout import Layout
 from hired.errors import InputsError, UnsupportedModelError
-from hired.families.base import Encoder, Family, Size, core_model, tensor_rows, used_states
+from hired.families.base import Encoder, Family, Size, core_model, tensor_rows, unwrapped, used_states
 from hired.families.tiles import grids_of, merged, placeholder_runs, squeezed_layout, tiles_of_runs
 
 
@@ -29,7 +29,7 @@ class InternVL(Family):
 
     def parts(self, model: Any) -> Encoder:
         """The tower's parts; several feature layers are what the model itself does not support."""
-        tower = core_model(model).vision_tower
+        tower = unwrapped(core_model(model).vision_tower)
         if model.config.vision_config.model_type != "internvl_vision":
             raise UnsupportedModelError(
                 f"the vision encoder {model.config.vision_config.model_type!r} is not supported here: known is"

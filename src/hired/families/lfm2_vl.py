@@ -18,7 +18,7 @@ from torch import Tensor
 from hired.core.layout import STRUCTURE, Layout
 from hired.core.transfer import moved_to
 from hired.errors import InputsError, UnsupportedModelError
-from hired.families.base import Encoder, Family, Size, core_model, match_sizes
+from hired.families.base import Encoder, Family, Size, core_model, match_sizes, unwrapped
 from hired.families.tiles import Grid, Run, check_tiles, even_boxes, merged, placeholder_runs
 
 
@@ -58,8 +58,9 @@ class Lfm2Vl(Family):
                 f"the vision encoder {config.vision_config.model_type!r} is not supported here: known is"
                 " 'siglip2_vision_model'"
             )
-        tower, layers = core.vision_tower, core.vision_tower.encoder.layers
-        return NaFlex(tower=tower, layers=layers, states=(len(layers),), cls=None, projector=core.multi_modal_projector)
+        tower, projector = unwrapped(core.vision_tower), unwrapped(core.multi_modal_projector)
+        layers = tower.encoder.layers
+        return NaFlex(tower=tower, layers=layers, states=(len(layers),), cls=None, projector=projector)
 
     def layouts(self, model: Any, inputs: Mapping[str, Any], sizes: list[Size] | None) -> list[Layout]:
         """Partitions from the placeholders and `spatial_shapes`, the grid from the full image's proportions."""

@@ -18,7 +18,7 @@ from transformers.utils import ModelOutput
 
 from hired.core.layout import Layout
 from hired.errors import InputsError, UnsupportedModelError
-from hired.families.base import Encoder, Family, Size, match_sizes
+from hired.families.base import Encoder, Family, Size, match_sizes, unwrapped
 from hired.families.tiles import (
     Grid,
     Run,
@@ -59,7 +59,7 @@ class Llama4(Family):
 
     def parts(self, model: Any) -> Encoder:
         """The tower's parts; the model takes its last layer."""
-        tower = model.vision_model
+        tower = unwrapped(model.vision_model)
         layers = tower.model.layers
         return Encoder(tower=tower, layers=layers, states=(len(layers),), cls=-1, merge=_merge(model)[0])
 

@@ -9,7 +9,15 @@ from transformers.image_processing_utils import select_best_resolution
 from hired.core.layout import STRUCTURE, Layout
 from hired.errors import InputsError
 from hired.families.base import Encoder, Family, Size, core_model, parameters_at_hand
-from hired.families.squares import blank_tiles, canvas_tiles, picture_sizes, seen_share, square_cells, tower_parts
+from hired.families.squares import (
+    blank_tiles,
+    canvas_tiles,
+    held_partitions,
+    picture_sizes,
+    seen_share,
+    square_cells,
+    tower_parts,
+)
 
 
 class LlavaNext(Family):
@@ -31,7 +39,9 @@ class LlavaNext(Family):
 
     def pixels(self, inputs: Mapping[str, Any], layouts: list[Layout]) -> torch.Tensor:
         """The partitions of each image without the padding that evens out a batch."""
-        padded = inputs["pixel_values"]
+        padded: torch.Tensor = inputs["pixel_values"]
+        if padded.dim() == 4:
+            return padded
         return torch.cat([image[: layout.partitions] for image, layout in zip(padded, layouts, strict=True)])
 
     def project(self, model: Any, patches: torch.Tensor) -> torch.Tensor:
@@ -53,20 +63,22 @@ class LlavaNext(Family):
         """Asks the model's own packer where each patch goes, by packing patch indices in place of features."""
         pixels = inputs["pixel_values"]
         side, cells = square_cells(model, pixels)
-        known = picture_sizes(inputs, sizes)
-        made = {size: self._layout(model, size, side, cells, pixels) for size in dict.fromkeys(known)}
+        known = picture_sizes(inputs, sizes, flat=pixels.dim() == 4)
+        made = {size: self._layout(model, size, side, cells) for size in dict.fromkeys(known)}
+        partitions = [made[size].partitions for size in known]
+        for size, held, wanted in zip(known, held_partitions(pixels, partitions), partitions, strict=True):
+            if held < wanted:
+                raise InputsError(
+                    f"pixel_values {tuple(pixels.shape)} hold too few partitions for a picture of {size[0]} x {size[1]}"
+                    f" pixels, which the model cuts into {wanted}: are model and processor of one checkpoint?"
+                )
         return [made[size] for size in known]
 
-    def _layout(self, model: Any, size: Size, side: int, cells: int, pixels: torch.Tensor) -> Layout:
+    def _layout(self, model: Any, size: Size, side: int, cells: int) -> Layout:
         width, height = size
         canvas_h, canvas_w = select_best_resolution((height, width), model.config.image_grid_pinpoints)
         rows, columns, seen = canvas_h // side, canvas_w // side, seen_share(model)
         partitions, tokens = 1 + rows * columns, cells * cells
-        if pixels.dim() != 5 or pixels.shape[1] < partitions:
-            raise InputsError(
-                f"pixel_values {tuple(pixels.shape)} hold too few partitions for a picture of {width} x {height}"
-                f" pixels, which the model cuts into {partitions}: are model and processor of one checkpoint?"
-            )
         indices = torch.arange(partitions * tokens, dtype=torch.float32).view(partitions, tokens, 1)
         packed, _ = model.pack_image_features(
             [indices], torch.tensor([[height, width]]), "default", image_newline=torch.full((1,), float(STRUCTURE))

@@ -16,7 +16,15 @@ from transformers.image_processing_utils import select_best_resolution
 from hired.core.layout import STRUCTURE, Box, Layout, Mixing
 from hired.errors import InputsError, UnsupportedModelError
 from hired.families.base import Encoder, Family, Size, core_model
-from hired.families.squares import blank_tiles, canvas_tiles, picture_sizes, seen_share, square_cells, tower_parts
+from hired.families.squares import (
+    blank_tiles,
+    canvas_tiles,
+    held_partitions,
+    picture_sizes,
+    seen_share,
+    square_cells,
+    tower_parts,
+)
 
 UNSCALED = "anyres_max_1000000"
 """A `vision_aspect_ratio` under which the packer resamples nothing."""
@@ -52,14 +60,20 @@ class LlavaOnevision(Family):
             )
         pixels = inputs["pixel_values"]
         square_cells(model, pixels)
-        known = picture_sizes(inputs, sizes)
-        if pixels.dim() != 5:
-            raise InputsError(f"pixel_values {tuple(pixels.shape)} must be (images, partitions, channels, side, side)")
+        known = picture_sizes(inputs, sizes, flat=pixels.dim() == 4)
         alone = _alone(inputs.get("batch_num_images"), len(known))
-        return [
-            self._cut(model, size, pixels.shape[1]) if by_itself else self._whole(model, size)
+        made = [
+            self._cut(model, size) if by_itself else self._whole(model, size)
             for size, by_itself in zip(known, alone, strict=True)
         ]
+        partitions = [layout.partitions for layout in made]
+        for size, held, wanted in zip(known, held_partitions(pixels, partitions), partitions, strict=True):
+            if held < wanted:
+                raise InputsError(
+                    f"pixel_values hold {held} partitions for a picture of {size[0]} x {size[1]} pixels, which the"
+                    f" model cuts into {wanted}: pass on batch_num_images, and use model and processor of one checkpoint"
+                )
+        return made
 
     def _whole(self, model: Any, size: Size) -> Layout:
         """One of several pictures in a prompt: padded to a square, one partition, one newline behind it."""
@@ -76,18 +90,13 @@ class LlavaOnevision(Family):
             size=size,
         )
 
-    def _cut(self, model: Any, size: Size, held: int) -> Layout:
+    def _cut(self, model: Any, size: Size) -> Layout:
         """A picture that stands alone in its prompt."""
         config, (width, height) = model.config, size
         cells, seen, side = _cells(model), seen_share(model), int(config.vision_config.image_size)
         canvas_h, canvas_w = select_best_resolution((height, width), config.image_grid_pinpoints)
         grid = canvas_h // side, canvas_w // side
         partitions, tokens = 1 + grid[0] * grid[1], cells * cells
-        if held < partitions:
-            raise InputsError(
-                f"pixel_values hold {held} partitions for a picture of {width} x {height} pixels, which the model cuts"
-                f" into {partitions}: pass on batch_num_images, and use model and processor of one checkpoint"
-            )
         boxes = ((0.0, 0.0, width * seen, height * seen), *canvas_tiles(size, (canvas_w, canvas_h), side, seen))
         index = _pack(model, torch.arange(partitions * tokens).view(partitions, -1, 1), size, UNSCALED)[:, 0].long()
         places = _pack(model, _coordinates(grid, cells), size, config.vision_aspect_ratio)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from hired.core.layout import Layout
 from hired.errors import InputsError, UnsupportedModelError
-from hired.families.base import Encoder, Family, Size, core_model, match_sizes, used_states
+from hired.families.base import Encoder, Family, Size, core_model, match_sizes, unwrapped, used_states
 from hired.families.native import Grid, by_picture, native_layout
 from hired.families.squares import picture_sizes
 
@@ -45,16 +45,15 @@ class Mistral3(Family):
         """The tower's parts."""
         core, used = core_model(model), model.config.vision_feature_layer
         _check_tower(model)
-        layers = core.vision_tower.transformer.layers
+        tower = unwrapped(core.vision_tower)
+        layers = tower.transformer.layers
         states = used_states(used, len(layers))
         if not 1 <= max(states) <= len(layers):
             raise UnsupportedModelError(
                 f"vision_feature_layer={used} is not the output of one of {len(layers)} encoder layers"
             )
-        merger = core.multi_modal_projector.patch_merger
-        return Pixtral(
-            tower=core.vision_tower, layers=layers, states=states, cls=None, attends="attention", merger=merger
-        )
+        merger = unwrapped(unwrapped(core.multi_modal_projector).patch_merger)
+        return Pixtral(tower=tower, layers=layers, states=states, cls=None, attends="attention", merger=merger)
 
     def layouts(self, model: Any, inputs: Mapping[str, Any], sizes: list[Size] | None) -> list[Layout]:
         """One partition an image, of the size in `image_sizes`: that of the resized picture, not of the original."""

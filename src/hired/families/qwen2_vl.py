@@ -16,7 +16,7 @@ from transformers.vision_utils import get_vision_window_index
 from hired.core.layout import Layout
 from hired.core.transfer import moved_to
 from hired.errors import InputsError, UnsupportedModelError
-from hired.families.base import Encoder, Family, Size, core_model, match_sizes
+from hired.families.base import Encoder, Family, Size, core_model, match_sizes, unwrapped
 from hired.families.native import by_picture, native_layout
 
 
@@ -37,7 +37,7 @@ class Qwen2VL(Family):
 
     def parts(self, model: Any) -> Encoder:
         """The tower's parts; its layers all attend to the whole picture."""
-        tower = core_model(model).visual
+        tower = unwrapped(core_model(model).visual)
         return Encoder(tower=tower, layers=tower.blocks, states=(len(tower.blocks),), cls=None, attends="attn")
 
     def layouts(self, model: Any, inputs: Mapping[str, Any], sizes: list[Size] | None) -> list[Layout]:
@@ -119,7 +119,7 @@ class Qwen25VL(Qwen2VL):
 
     def parts(self, model: Any) -> Encoder:
         """The tower's parts; the first and the last layer without windows are read."""
-        tower = core_model(model).visual
+        tower = unwrapped(core_model(model).visual)
         whole = sorted(int(layer) for layer in model.config.vision_config.fullatt_block_indexes)
         if not whole or whole[-1] >= len(tower.blocks):
             raise UnsupportedModelError(

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hired.core.layout import Layout
 from hired.errors import InputsError, UnsupportedModelError
-from hired.families.base import Family, Size, core_model, tensor_rows
+from hired.families.base import Family, Size, core_model, tensor_rows, unwrapped
 from hired.families.tiles import (
     Run,
     grids_of,
@@ -77,7 +77,7 @@ def merge_of(model: Any) -> tuple[Tensor, Tensor]:
     if patches % factor:
         raise UnsupportedModelError(f"{patches} patches along a tile cannot be merged by {factor}")
     index = torch.arange(patches * patches, dtype=torch.float32).view(1, -1, 1)
-    shuffled = core_model(model).multi_modal_projector.pixel_shuffle(index)
+    shuffled = unwrapped(core_model(model).multi_modal_projector).pixel_shuffle(index)
     return merged(shuffled.flatten(0, 2), patches, factor)
 
 

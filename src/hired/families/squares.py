@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hired.core.layout import Box
 from hired.errors import InputsError, UnsupportedModelError
-from hired.families.base import Encoder, Size, core_model, match_sizes, used_states
+from hired.families.base import Encoder, Size, core_model, match_sizes, unwrapped, used_states
 
 SQUARE_TOWERS = {"clip_vision_model": "default", "siglip_vision_model": "full"}
 """Encoders that see one square of a fixed size, whatever the picture, and the strategy that selects their patches."""
@@ -34,7 +34,7 @@ def tower_parts(
     """
     config, kind = model.config, model.config.vision_config.model_type
     check_square(model, strategy)
-    tower = core_model(model).vision_tower
+    tower = unwrapped(core_model(model).vision_tower)
     layers = _encoder_layers(tower)
     used, count = config.vision_feature_layer if used is None else used, len(layers)
     states = used_states(used, count)
@@ -104,12 +104,13 @@ def seen_share(model: Any) -> float:
     return side // patch * patch / side
 
 
-def picture_sizes(inputs: Mapping[str, Any], sizes: list[Size] | None) -> list[Size]:
+def picture_sizes(inputs: Mapping[str, Any], sizes: list[Size] | None, *, flat: bool = False) -> list[Size]:
     """(width, height) of every picture, from the processor's `image_sizes`.
 
     Args:
         inputs: the processor's output, with `pixel_values`.
         sizes: what the caller gave as `images=`, if anything.
+        flat: the first axis of `pixel_values` is that of the partitions of all pictures, one behind the other.
 
     Raises:
         InputsError: sizes that are missing, unreadable, of another number of pictures, or not the caller's.
@@ -118,12 +119,13 @@ def picture_sizes(inputs: Mapping[str, Any], sizes: list[Size] | None) -> list[S
     if image_sizes is None:
         raise InputsError("image_sizes is missing beside pixel_values: pass on all that the processor returned")
     try:
-        known = [(int(w), int(h)) for h, w in torch.as_tensor(image_sizes).tolist()]
+        pairs = [torch.as_tensor(pair).tolist() for pair in image_sizes]
+        known = [(int(w), int(h)) for h, w in pairs]
     except (TypeError, ValueError, RuntimeError):
         raise InputsError(
             "image_sizes must be (height, width) pairs: pass on all that the processor returned"
         ) from None
-    images = len(inputs["pixel_values"])
+    images = len(known) if flat else len(inputs["pixel_values"])
     if len(known) != images:
         raise InputsError(f"{images} images in pixel_values but {len(known)} in image_sizes")
     if any(min(size) < 1 for size in known):
@@ -132,6 +134,27 @@ def picture_sizes(inputs: Mapping[str, Any], sizes: list[Size] | None) -> list[S
     if sizes is not None and sizes != known:
         raise InputsError(f"images= has sizes (width, height) {sizes}, the inputs were made from {known}")
     return known
+
+
+def held_partitions(pixels: Tensor, partitions: list[int]) -> list[int]:
+    """Partitions that `pixel_values` hold for every picture: padded to as many each, or flat, one behind the other.
+
+    Args:
+        pixels: (images, partitions, channels, height, width), or (partitions of all images, channels, height, width).
+        partitions: into how many each picture is cut.
+
+    Raises:
+        InputsError: pixels of another shape, or flat ones that are not as many.
+    """
+    if pixels.dim() == 5:
+        return [pixels.shape[1]] * len(partitions)
+    if pixels.dim() != 4 or len(pixels) != sum(partitions):
+        amount = "few" if len(pixels) < sum(partitions) else "many"
+        raise InputsError(
+            f"pixel_values {tuple(pixels.shape)} hold too {amount} partitions for the pictures in image_sizes, which"
+            f" the model cuts into {sum(partitions)}: pass on all that the processor returned"
+        )
+    return partitions
 
 
 def blank_tiles(config: Any, sizes: list[Size]) -> dict[str, Tensor]:

@@ -7,6 +7,8 @@ tokens in place of `select` (after `encode(plan, everything=True)`).
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from hired.core.budget import Budget, EncoderBudget, Newlines
 from hired.core.image import Attention
 from hired.errors import HiredError
@@ -36,6 +38,7 @@ __all__ = [
 ]
 
 
+@torch.compiler.disable  # a compiled model breaks its graph here
 def reduce(
     model: Any,
     inputs: Mapping[str, Any],

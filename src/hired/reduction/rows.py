@@ -68,9 +68,9 @@ def read_rows(model: Any, inputs: Mapping[str, Any], token: int) -> Rows:
     given: Tensor | None = inputs.get("attention_mask")
     start, behind = _start(inputs)
     new = ids[:, start:]
-    labels = [inputs[name][:, start:] for name in LABELS if inputs.get(name) is not None]
+    labels = {name: inputs[name][:, start:] for name in LABELS if inputs.get(name) is not None}
     masked = [] if given is None else [given[:, -new.shape[1] :].ne(0).to(ids.dtype)]
-    host, *others = on_host([new, *masked, *[label.to(ids.dtype) for label in labels]])
+    host, *others = on_host([new, *masked, *[label.to(ids.dtype) for label in labels.values()]])
     here = host == token
     pad = None
     if given is None and inputs.get("position_ids") is None:
@@ -79,9 +79,10 @@ def read_rows(model: Any, inputs: Mapping[str, Any], token: int) -> Rows:
     valid = others.pop(0).bool() if masked else (host != pad if pad is not None else torch.ones_like(here))
     # Behind a cache nothing goes: what is padded there now stands between tokens.
     fixed = valid | here if not behind else torch.ones_like(here)
-    for label in others:
+    for name, label in zip(labels, others, strict=True):
         fixed |= label != IGNORED_LABEL
-        fixed[:, 1:] |= (label != IGNORED_LABEL)[:, :-1]  # the token that a shifted label tells of
+        if name == "shift_labels":  # and the token that it tells of
+            fixed[:, 1:] |= (label != IGNORED_LABEL)[:, :-1]
     lead, trail = _ends(fixed), _ends(fixed.flip(1))
     fillers = [
         int(host[row, column])
