@@ -3,7 +3,7 @@
 import functools
 import inspect
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import MethodType
 from typing import Any
 
@@ -22,7 +22,7 @@ class Shadows:
     model, by `copy` or `pickle`, have none of it.
     """
 
-    def __init__(self, model: Any, inside: dict[str, Inside], passes: bool) -> None:
+    def __init__(self, model: Any, inside: Mapping[str, Inside], passes: bool) -> None:
         """Lays shadows over a model.
 
         Args:
@@ -100,7 +100,8 @@ class Shadows:
 
     def _reduce_ex(self, protocol: Any) -> Any:
         """What copies and pickles are made of: the model without us."""
-        make, arguments, state, *others = type(self.model).__reduce_ex__(self.model, protocol)
+        kind: Any = type(self.model)
+        make, arguments, state, *others = kind.__reduce_ex__(self.model, protocol)
         state = {name: value for name, value in state.items() if not (name in self._made and self._ours(state, name))}
         state |= {name: value for name, value in self._before.items() if name not in state}
         for name in ("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs"):

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hired.compiling import untraced
 from hired.core.budget import EncoderBudget
 from hired.core.transfer import moved_to
 from hired.encoding.distinct import distinct
@@ -224,7 +225,7 @@ def _steering(encoder: Encoder, steps: _Run, reading: Reading) -> Iterator[None]
 
     def hook(layer: int) -> Any:
         # torch may call a hook that another thread is removing without the keywords it was registered for.
-        @torch.compiler.disable  # a compiled layer is not to trace it
+        @untraced
         def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> Any:
             if active() is not reading or kwargs is None or reading.ahead is not None:
                 return None
@@ -242,7 +243,7 @@ def _steering(encoder: Encoder, steps: _Run, reading: Reading) -> Iterator[None]
 
         return enter
 
-    @torch.compiler.disable
+    @untraced
     def leave(module: nn.Module, args: Any, output: Any) -> None:
         if active() is reading:
             steps.states[final] = output if isinstance(output, Tensor) else output[0]

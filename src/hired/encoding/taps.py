@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 
+from hired.compiling import untraced
 from hired.encoding.packed import Packed
 
 _PREFIX = "hired_tap_"
@@ -187,7 +188,7 @@ def _register(name: str) -> str:
     if tapped in AttentionInterface():
         return tapped
 
-    @torch.compiler.disable  # a compiled encoder breaks its graphs here
+    @untraced
     def attend(
         module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
     ) -> tuple[Tensor, Tensor | None]:

@@ -236,8 +236,9 @@ def unwrapped(module: Any) -> Any:
     compiled = getattr(module, "_orig_mod", None)
     if compiled is not None:
         return unwrapped(compiled)
-    copies = module._modules.get("modules_to_save") if isinstance(module, nn.Module) else None
-    if copies is None or "original_module" not in module._modules:
+    parts = dict(module.named_children())
+    copies: Any = parts.get("modules_to_save")
+    if copies is None or "original_module" not in parts:
         return module
     active = [name for name in module.active_adapters if name in copies]
     return unwrapped(module.original_module if module.disable_adapters or not active else copies[active[0]])

@@ -71,7 +71,7 @@ class LlavaOnevision(Family):
             if held < wanted:
                 raise InputsError(
                     f"pixel_values hold {held} partitions for a picture of {size[0]} x {size[1]} pixels, which the"
-                    f" model cuts into {wanted}: pass on batch_num_images, and use model and processor of one checkpoint"
+                    f" model cuts into {wanted}: pass on batch_num_images, and use the processor of this checkpoint"
                 )
         return made
 

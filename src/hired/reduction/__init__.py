@@ -7,8 +7,7 @@ tokens in place of `select` (after `encode(plan, everything=True)`).
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-
+from hired.compiling import untraced
 from hired.core.budget import Budget, EncoderBudget, Newlines
 from hired.core.image import Attention
 from hired.errors import HiredError
@@ -38,7 +37,7 @@ __all__ = [
 ]
 
 
-@torch.compiler.disable  # a compiled model breaks its graph here
+@untraced
 def reduce(
     model: Any,
     inputs: Mapping[str, Any],
