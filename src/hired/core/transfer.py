@@ -1,11 +1,18 @@
 """Tensors between host and device, in as few transfers as can be: each one has a fixed price."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["all_moved_to", "moved_to", "on_host"]
+__all__ = ["all_moved_to", "host_by_default", "moved_to", "on_host"]
+
+
+def host_by_default() -> AbstractContextManager[Any]:
+    """New tensors are made on the CPU, also where the caller has set another default device."""
+    return nullcontext() if torch.get_default_device().type == "cpu" else torch.device("cpu")
 
 
 def moved_to(device: torch.device, tensor: Tensor) -> Tensor:

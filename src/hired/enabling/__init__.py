@@ -9,6 +9,7 @@ from torch import Tensor
 
 from hired.caching import cache_in, cache_of
 from hired.core.budget import Budget, EncoderBudget, Newlines
+from hired.core.transfer import host_by_default
 from hired.enabling.generating import adapt, with_prompt
 from hired.enabling.loss import adapt_loss
 from hired.enabling.masks import generates_mask
@@ -151,7 +152,8 @@ def enable(
     chosen = resolve(method, variant, alpha)
     narrowed = check_encoder_budget(encoder_budget, chosen, newlines)
     if Budget.parse(budget).share != 1:
-        check_encoder(family, model, chosen, narrowed)
+        with host_by_default():
+            check_encoder(family, model, chosen, narrowed)
     settings = {
         "alpha": alpha,
         "method": method,

@@ -10,6 +10,7 @@ from typing import Any
 from hired.compiling import untraced
 from hired.core.budget import Budget, EncoderBudget, Newlines
 from hired.core.image import Attention
+from hired.core.transfer import host_by_default
 from hired.errors import HiredError
 from hired.families import family_of
 from hired.methods import Method, resolve
@@ -95,10 +96,11 @@ def reduce(
     }
     if Budget.parse(budget).share == 1:
         return _untouched(model, inputs, settings)
-    planned = plan(model, inputs, budget, **settings)
-    encoded = encode(planned)
-    kept = select(planned, encoded)
-    return assemble(planned, encoded, kept, project(planned, encoded, kept))
+    with host_by_default():
+        planned = plan(model, inputs, budget, **settings)
+        encoded = encode(planned)
+        kept = select(planned, encoded)
+        return assemble(planned, encoded, kept, project(planned, encoded, kept))
 
 
 def _untouched(model: Any, inputs: Mapping[str, Any], settings: dict[str, Any]) -> ReducedInputs:
@@ -111,7 +113,8 @@ def _untouched(model: Any, inputs: Mapping[str, Any], settings: dict[str, Any]) 
 
     def report() -> Report:
         try:
-            layouts = plan(model, data, 1, **settings).layouts
+            with host_by_default():
+                layouts = plan(model, data, 1, **settings).layouts
         except HiredError:  # such as videos
             layouts = []
         return Report(layouts, [None] * len(layouts), [Attention()] * len(layouts))
