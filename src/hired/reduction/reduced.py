@@ -9,6 +9,7 @@ from transformers import BatchFeature
 
 from hired.core.image import Attention
 from hired.core.layout import Layout
+from hired.core.transfer import host_by_default
 from hired.reduction.selection import ImageSelection
 
 ENCODER_OUTPUTS = "mm_encoder_outputs"
@@ -86,7 +87,8 @@ class ReducedInputs(BatchFeature):  # type: ignore[misc]
         were cut.
         """
         report = self._told()
-        return [] if report is None else [ImageSelection.of(*parts) for parts in zip(*report, strict=True)]
+        with host_by_default():
+            return [] if report is None else [ImageSelection.of(*parts) for parts in zip(*report, strict=True)]
 
     def _told(self) -> Report | None:
         if callable(self._report):

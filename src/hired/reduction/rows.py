@@ -68,7 +68,10 @@ def read_rows(model: Any, inputs: Mapping[str, Any], token: int) -> Rows:
     given: Tensor | None = inputs.get("attention_mask")
     start, behind = _start(inputs)
     new = ids[:, start:]
-    labels = {name: inputs[name][:, start:] for name in LABELS if inputs.get(name) is not None}
+    told = {name: inputs.get(name) for name in LABELS}
+    labels = {
+        name: value[:, start:] for name, value in told.items() if isinstance(value, Tensor) and value.shape == ids.shape
+    }
     masked = [] if given is None else [given[:, -new.shape[1] :].ne(0).to(ids.dtype)]
     host, *others = on_host([new, *masked, *[label.to(ids.dtype) for label in labels.values()]])
     here = host == token
