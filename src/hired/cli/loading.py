@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from hired.checkpoints import load_config, load_model, load_processor, reason
 from hired.errors import HiredError, ModelLoadError
 
 __all__ = ["DTYPES", "Loaded", "check_settings", "load", "progress", "prompt"]
@@ -62,16 +63,18 @@ def check_settings(budget: int | float | str, alpha: float, variant: str) -> int
     return cast(float, budget)
 
 
-def load(name: str, device: str = "auto", dtype: str = "auto") -> Loaded:
+def load(name: str, device: str = "auto", dtype: str = "auto", trust_remote_code: bool = False) -> Loaded:
     """Load a model and its processor.
 
     Args:
         name: ``tiny``, a directory written by ``save_pretrained``, or a hub id.
         device: ``auto`` (a GPU where there is one), or what `torch.device` takes.
         dtype: One of `DTYPES`; ``auto`` is the checkpoint's own.
+        trust_remote_code: Run Python code that comes with the checkpoint.
 
     Raises:
-        ModelLoadError: The model, the device or the dtype cannot be had.
+        ModelLoadError: The model, the device or the dtype cannot be had, or not whole.
+        UnsupportedModelError: A model of no known family.
     """
     if dtype not in DTYPES:
         raise ModelLoadError(f"unknown dtype {dtype!r}: use one of {', '.join(DTYPES)}")
@@ -89,11 +92,11 @@ def load(name: str, device: str = "auto", dtype: str = "auto") -> Loaded:
                 if name == "tiny":
                     model, processor = _tiny(target, dtype)
                 else:
-                    model, processor = _pretrained(transformers, name, target, dtype)
+                    model, processor = _pretrained(name, target, dtype, trust_remote_code)
             except HiredError:
                 raise
-            except Exception as error:  # loaders raise almost anything on a broken or absent checkpoint
-                raise ModelLoadError(f"cannot load the model {name!r}: {_first(error)}") from error
+            except Exception as error:  # moving to a device, above all
+                raise ModelLoadError(f"cannot load the model {name!r}: {reason(error)}") from error
     if getattr(processor, "image_processor", None) is None:
         raise ModelLoadError(f"{name!r} has no image processor: it is not a vision-language model")
     return Loaded(name, model.eval(), processor)
@@ -127,10 +130,8 @@ def _tiny(device: Any, dtype: str) -> tuple[Any, Any]:
     return hired.load_tiny(device=device) if dtype == "auto" else hired.load_tiny(dtype, device)
 
 
-def _pretrained(transformers: Any, name: str, device: Any, dtype: str) -> tuple[Any, Any]:
+def _pretrained(name: str, device: Any, dtype: str, trust: bool) -> tuple[Any, Any]:
     """A checkpoint, from disk or from the hub."""
-    from hired.families import family_for
-
     looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name
     path = Path(name).expanduser()
     if not name.strip():
@@ -145,9 +146,9 @@ def _pretrained(transformers: Any, name: str, device: Any, dtype: str) -> tuple[
     settings: dict[str, Any] = {"dtype": dtype}
     if _spread(device):
         settings["device_map"] = "auto"
-    family_for(transformers.AutoConfig.from_pretrained(source).model_type)  # before its weights are read
-    processor = transformers.AutoProcessor.from_pretrained(source)
-    model = transformers.AutoModelForImageTextToText.from_pretrained(source, **settings)
+    load_config(source, trust, name)  # before its weights are read
+    processor = load_processor(source, trust, name)
+    model = load_model(source, trust, name, **settings)
     return model if "device_map" in settings else model.to(device), processor
 
 
@@ -171,12 +172,6 @@ def _device(torch: Any, name: str) -> Any:
         device = torch.device(name)
         torch.zeros(1, device=device).cpu()
     except Exception as error:  # RuntimeError, AssertionError, NotImplementedError: it depends on the build
-        raise ModelLoadError(f"device {name!r} cannot be used: {_first(error)}") from error
+        raise ModelLoadError(f"device {name!r} cannot be used: {reason(error)}") from error
     return device
 
-
-def _first(error: BaseException) -> str:
-    """What an exception says first, on one line of at most 200 characters."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = lines[0] if lines else type(error).__name__
-    return text if len(text) <= 200 else text[:197] + "..."

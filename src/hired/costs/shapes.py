@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hired.checkpoints import load_config
 from hired.errors import ModelLoadError
 
 __all__ = ["SHAPES", "Shape", "config_of", "meta_model", "shape_config"]
@@ -115,7 +116,7 @@ def _tiny() -> Any:
 
     from hired.tiny import WEIGHTS
 
-    return AutoConfig.from_pretrained(WEIGHTS, local_files_only=True)
+    return AutoConfig.from_pretrained(WEIGHTS, local_files_only=True, trust_remote_code=False)
 
 
 SHAPES: dict[str, Shape] = {
@@ -141,32 +142,29 @@ def shape_config(name: str) -> Any:
     return SHAPES[name].make()
 
 
-def config_of(name: str) -> Any:
+def config_of(name: str, trust_remote_code: bool = False) -> Any:
     """The configuration of a shape, a directory, or a hub id (only `config.json` is read, and no weights).
 
+    Args:
+        name: which.
+        trust_remote_code: run Python code that comes with the checkpoint.
+
     Raises:
-        ModelLoadError: nothing of this name.
+        ModelLoadError: nothing of this name, or numbers that are no model's.
         UnsupportedModelError: a model of no known family.
     """
     if name in SHAPES:
         return shape_config(name)
-    from transformers import AutoConfig
-
-    from hired.families import family_for
-
     path = Path(name).expanduser()
     if path.exists() and not (path / "config.json").is_file():
         raise ModelLoadError(f"{name!r} holds no config.json: name a model directory, or a shape: {', '.join(SHAPES)}")
     try:
         with _quiet_hub():
-            config = AutoConfig.from_pretrained(str(path) if path.exists() else name)
-    except Exception as error:  # the hub's client raises almost anything for a name it does not know
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise ModelLoadError(
-            f"no model directory, hub id or shape {name!r} ({reason[:200]}); the shapes are {', '.join(SHAPES)}"
-        ) from error
-    family_for(config.model_type, name)
-    return config
+            return load_config(str(path) if path.exists() else name, trust_remote_code, name)
+    except ModelLoadError as error:
+        if path.exists():
+            raise
+        raise ModelLoadError(f"{error}; the shapes are {', '.join(SHAPES)}") from error
 
 
 @contextlib.contextmanager
