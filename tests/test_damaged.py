@@ -16,8 +16,8 @@ from hired.tiny import WEIGHTS
 
 JSON = ("config.json", "generation_config.json", "processor_config.json", "tokenizer.json", "tokenizer_config.json")
 ODD: list[Any] = [None, 0, -1, 1e308, "", "x", [], {}, [[]], [None], {"a": 1}, True, 2**40]
-EXAMPLES = settings.default.max_examples * 2 // 5
-"""24 by default."""
+EXAMPLES = settings.default.max_examples // 4
+"""15 by default."""
 
 
 @pytest.fixture(scope="module")
