@@ -2,11 +2,14 @@
 
 import base64
 import io
+import shutil
 import socket
 import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -64,6 +67,12 @@ class Server:
 
     def close(self) -> None:
         self.socket.close()
+
+
+@pytest.fixture(autouse=True)
+def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The servers are asked themselves, whatever the machine's settings."""
+    monkeypatch.setenv("no_proxy", "*")
 
 
 @pytest.fixture
@@ -254,6 +263,47 @@ def test_a_slow_name_ends_at_the_deadline(monkeypatch) -> None:
 def test_https_to_what_speaks_no_tls(serve) -> None:
     server = serve(picture)
     assert "cannot download https://" in failure(f"https://{server.host}/x.png")
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="a certificate is made with openssl")
+def test_https(tmp_path: Path, monkeypatch) -> None:
+    files = ["-keyout", tmp_path / "key.pem", "-out", tmp_path / "cert.pem"]
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *files, *subject],
+        check=True,
+        capture_output=True,
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+
+    class Safe(Server):
+        def handle(self, connection: socket.socket) -> None:
+            try:
+                super().handle(context.wrap_socket(connection, server_side=True))
+            except OSError:
+                self.ended.set()
+
+    server = Safe(picture)
+    assert "CERTIFICATE_VERIFY_FAILED" in failure(f"https://{server.host}/x.png")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
+    assert images.load(f"https://me:{SECRET}@{server.host}/x.png").size == (32, 24)
+    assert authorization(server.requests[-1]) == f"me:{SECRET}"
+    server.answer = drip(b"HTTP/1.1 200 OK\r\nX-Slow: ", b"x")
+    monkeypatch.setattr(images, "URL_SECONDS", 0.4)
+    server.ended.clear()
+    assert "not done within 0.4 s" in failure(f"https://{server.host}/x.png")
+    assert server.ended.wait(10)
+    server.close()
+
+
+def test_a_proxy_of_the_environment_is_asked(serve, monkeypatch) -> None:
+    proxy = serve(picture)
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", proxy.url)
+    assert images.load(f"http://me:{SECRET}@pictures.invalid/x.png").size == (32, 24)
+    assert proxy.requests[0].startswith("GET http://pictures.invalid/x.png HTTP/1.1\r\n")
 
 
 def test_an_interruption_ends_the_connection(serve, monkeypatch) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hired import images, prompts
+from hired import greedy, images, prompts
 from hired.cli import loading, output
 
 if TYPE_CHECKING:
@@ -125,7 +125,6 @@ def answer(loaded: loading.Loaded, picture: Any, settings: Settings, echo: bool 
     """
     import torch
 
-    from hired import greedy
     from hired.reduction import assemble, encode, plan, project, select
 
     greedy.end_tokens(loaded.model)  # an error of it should come before the work
