@@ -58,9 +58,9 @@ def download(url: str, seconds: float, limit: int) -> bytes:
         work.stop()
     if work.body is not None:
         return work.body
-    if work.error is None or time.monotonic() >= work.deadline:
-        raise DownloadError(f"not done within {seconds:g} s")
-    raise work.error
+    if work.error is not None and time.monotonic() < work.deadline:
+        raise work.error
+    raise DownloadError(f"not done within {seconds:g} s")
 
 
 def without_password(text: str) -> str:
@@ -96,17 +96,21 @@ class _Download:
 
     def run(self) -> None:
         """Download; never raises."""
+        body = failure = None
         try:
-            self.body = self._follow()
+            body = self._follow()
         except DownloadError as error:
-            self.error = error
+            failure = error
         except urllib.error.HTTPError as error:
-            self.error = DownloadError(f"HTTP {error.code} {error.reason}")
+            failure = DownloadError(f"HTTP {error.code} {error.reason}")
         except Exception as error:  # urllib, ssl, idna and http.client raise many kinds
-            self.error = DownloadError(_reason(error))
+            failure = DownloadError(_reason(error))
+        with self._lock:
+            if not self._stopped:  # else what was read ended where the connection was ended
+                self.body, self.error = body, failure
 
     def stop(self) -> None:
-        """End all connections, and let none be made."""
+        """End all connections, let none be made, and leave what is there as it is."""
         with self._lock:
             self._stopped = True
             for each in self._sockets:
