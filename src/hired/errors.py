@@ -22,7 +22,7 @@ class ImageError(HiredError, ValueError):
 
 
 class ModelLoadError(HiredError, OSError):
-    """A model named on the command line cannot be loaded."""
+    """A model cannot be loaded: the checkpoint, device or dtype cannot be had."""
 
 
 class MissingDependencyError(HiredError, ImportError):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hired import images
+from hired import greedy, images, prompts
 from hired.cli import loading, output
 
 if TYPE_CHECKING:
@@ -127,6 +127,7 @@ def answer(loaded: loading.Loaded, picture: Any, settings: Settings, echo: bool 
 
     from hired.reduction import assemble, encode, plan, project, select
 
+    greedy.end_tokens(loaded.model)  # an error of it should come before the work
     marks = [time.perf_counter()]
 
     def mark() -> None:
@@ -134,7 +135,7 @@ def answer(loaded: loading.Loaded, picture: Any, settings: Settings, echo: bool 
         marks.append(time.perf_counter())
 
     words = loading.prompt(loaded.processor, settings.question)
-    inputs = loaded.processor(text=[words], images=[picture], return_tensors="pt").to(loaded.model.device)
+    inputs = prompts.inputs(loaded.model, loaded.processor, [words], [picture])
     mark()
     with torch.inference_mode():
         planned = plan(
@@ -152,13 +153,7 @@ def answer(loaded: loading.Loaded, picture: Any, settings: Settings, echo: bool 
         reduced = assemble(planned, encoded, kept, project(planned, encoded, kept))
         mark()
         stream = _Stream(loaded.processor.tokenizer, echo)
-        ids = loaded.model.generate(
-            **reduced,
-            max_new_tokens=settings.max_new_tokens,
-            do_sample=False,
-            num_beams=1,
-            streamer=stream,
-        )
+        ids = greedy.generate(loaded.model, loaded.processor, reduced, settings.max_new_tokens, stream)
         mark()
     start, prepared, planned_at, encoded_at, selected_at, end = marks
     first = stream.first if stream.first is not None else end

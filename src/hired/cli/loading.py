@@ -13,11 +13,12 @@ from typing import Any, cast
 
 from hired.checkpoints import load_config, load_model, load_processor, reason
 from hired.errors import HiredError, ModelLoadError
+from hired.greedy import repaired
+from hired.prompts import prompt
 
 __all__ = ["DTYPES", "Loaded", "check_settings", "load", "progress", "prompt"]
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-_PLAIN_PROMPT = "USER: {image}\n{question} ASSISTANT:"
 
 
 @dataclass(frozen=True)
@@ -102,15 +103,6 @@ def load(name: str, device: str = "auto", dtype: str = "auto", trust_remote_code
     return Loaded(name, model.eval(), processor)
 
 
-def prompt(processor: Any, question: str) -> str:
-    """The text of one picture and one question, by the chat template where the processor has one."""
-    if getattr(processor, "chat_template", None):
-        content = [{"type": "image"}, {"type": "text", "text": question}]
-        message = [{"role": "user", "content": content}]
-        return str(processor.apply_chat_template(message, add_generation_prompt=True))
-    return _PLAIN_PROMPT.format(image=getattr(processor, "image_token", "<image>"), question=question)
-
-
 @contextlib.contextmanager
 def progress(words: str) -> Iterator[None]:
     """A spinner on standard error while the block runs; nothing where that is not a terminal."""
@@ -148,6 +140,9 @@ def _pretrained(name: str, device: Any, dtype: str, trust: bool) -> tuple[Any, A
         settings["device_map"] = "auto"
     load_config(source, trust, name)  # before its weights are read
     processor = load_processor(source, trust, name)
+    generation_config = repaired(source)
+    if generation_config is not None:
+        settings["generation_config"] = generation_config
     model = load_model(source, trust, name, **settings)
     return model if "device_map" in settings else model.to(device), processor
 

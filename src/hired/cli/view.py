@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hired import images
+from hired import images, prompts
 from hired.cli import loading, output
 
 __all__ = ["run"]
@@ -36,7 +36,7 @@ def run(
     from hired.viz import draw
 
     words = loading.prompt(loaded.processor, "What is shown?")
-    inputs = loaded.processor(text=[words], images=[picture], return_tensors="pt").to(loaded.model.device)
+    inputs = prompts.inputs(loaded.model, loaded.processor, [words], [picture])
     with torch.inference_mode():
         reduced = hired.reduce(loaded.model, inputs, budget=share, alpha=alpha, variant=variant, images=[picture])
     chosen = reduced.selection[0]

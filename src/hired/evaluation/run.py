@@ -8,6 +8,7 @@ from typing import Any, TypedDict
 import torch
 from torch import Tensor
 
+from hired import greedy, prompts
 from hired.core.image import Attention, Image
 from hired.core.layout import Layout
 from hired.evaluation import checks, smaller
@@ -65,6 +66,7 @@ def evaluate(
         HiredError: Settings or model that will not do.
     """
     jobs = settings.jobs()
+    greedy.end_tokens(model)  # an error of it should come before the work
     pages = samples(settings)
     correct = dict.fromkeys(jobs, 0)
     tokens = dict.fromkeys(jobs, 0)
@@ -100,7 +102,7 @@ def _batch(
     images = [sample.image for sample in batch]
     words = [prompt(processor, sample.question) for sample in batch]
     processor.tokenizer.padding_side = "left"
-    inputs = processor(text=words, images=images, return_tensors="pt", padding=True).to(model.device)
+    inputs = prompts.inputs(model, processor, words, images, padding=True)
 
     def planned(method: str, budget: int | float, encoder_budget: float | None = None) -> Plan:
         options: Any = {"newlines": settings.newlines, "positions": settings.positions}
@@ -177,12 +179,6 @@ def _smaller(processor: Any, made: Plan, encoded: Encoded, batch: Sequence[Sampl
 
 def generate(model: Any, processor: Any, settings: Settings, ready: Any) -> list[str]:
     """The answers, stripped of space and special tokens."""
-    ids = model.generate(
-        **ready,
-        max_new_tokens=settings.max_new_tokens,
-        do_sample=False,
-        num_beams=1,
-        pad_token_id=processor.tokenizer.pad_token_id or 0,
-    )
+    ids = greedy.generate(model, processor, ready, settings.max_new_tokens)
     texts = processor.tokenizer.batch_decode(ids[:, ready["input_ids"].shape[1] :], skip_special_tokens=True)
     return [text.strip() for text in texts]
