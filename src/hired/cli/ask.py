@@ -6,11 +6,13 @@ import json
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hired import images
 from hired.cli import loading, output
+from hired.cli.question import check_tags, check_text
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -125,6 +127,7 @@ def answer(loaded: loading.Loaded, picture: Any, settings: Settings, echo: bool 
     """
     import torch
 
+    from hired.costs.tokens import max_positions
     from hired.reduction import assemble, encode, plan, project, select
 
     marks = [time.perf_counter()]
@@ -151,6 +154,7 @@ def answer(loaded: loading.Loaded, picture: Any, settings: Settings, echo: bool 
         kept = select(planned, encoded)
         reduced = assemble(planned, encoded, kept, project(planned, encoded, kept))
         mark()
+        output.warn_length(int(reduced["input_ids"].shape[1]), max_positions(loaded.model.config))
         stream = _Stream(loaded.processor.tokenizer, echo)
         ids = loaded.model.generate(
             **reduced,
@@ -186,17 +190,29 @@ def run(settings: Settings) -> None:
         HiredError: The picture, the model or the settings will not do, or the view cannot be written.
     """
     if settings.view is not None:
-        output.check_picture_path(settings.view)
+        output.check_picture_path(settings.view, settings.image)
     loading.check_settings(settings.budget, settings.alpha, settings.variant)
+    check_text(settings.question)
     picture = images.load(settings.image)
     loaded = loading.load(settings.model, settings.device, settings.dtype)
+    check_tags(loaded.processor, settings.question)
     result = answer(loaded, picture, settings, echo=not settings.as_json)
     memory = output.peak_memory_mb(loaded.kind)
-    if settings.view is not None:
-        from hired.viz import draw
+    output.deliver(
+        lambda: _print(settings, result, memory),
+        *([] if settings.view is None else [partial(_draw, picture, settings, result, settings.view)]),
+    )
 
-        note = f"{settings.question}  {result.text}"
-        output.save_picture(draw(picture, result.selection, note=note), settings.view)
+
+def _draw(picture: Any, settings: Settings, result: Answer, path: Path) -> None:
+    """Write the picture with what was kept of it, the question and the answer."""
+    from hired.viz import draw
+
+    output.save_picture(draw(picture, result.selection, note=f"{settings.question}  {result.text}"), path)
+
+
+def _print(settings: Settings, result: Answer, memory: float | None) -> None:
+    """One JSON object, or the line of costs below the answer."""
     if settings.as_json:
         print(json.dumps(_report(settings, result, memory)))
         return
