@@ -11,14 +11,14 @@ from PIL import Image
 from hired import forms
 from hired.cli import loading, main
 from hired.errors import BudgetError, HiredError
-from hired.evaluation import Settings, checks, run, smaller
+from hired.evaluation import CHECKS, METHODS, Settings, checks, run, smaller
 from hired.evaluation.plot import plot
 from hired.evaluation.run import Row, evaluate
 from hired.evaluation.samples import Sample, samples
 from hired.reduction import Plan, ReducedInputs, assemble, encode, plan, project
 from tests.support.models import CASES, IMAGE_ID
 
-ALL = ("hired", "uniform", "random", "overview", "smaller", "blank-half", "no-newlines")
+ALL = METHODS + CHECKS
 
 
 def planned(name: str, images: list[Image.Image], budget: float = 0.3) -> Any:
@@ -141,7 +141,7 @@ def measured(name: str, **options: Any) -> list[Row]:
 
 def test_rows(rows: list[Row]) -> None:
     assert [(row["method"], row["budget"]) for row in rows] == [
-        *((method, budget) for method in ALL[:5] for budget in (1, 0.25, 6)),
+        *((method, budget) for method in METHODS for budget in (1, 0.25, 6)),
         ("blank-half", 1),
         ("no-newlines", 1),
     ]
@@ -163,7 +163,7 @@ def test_the_same_numbers_every_time(rows: list[Row]) -> None:
 
 @pytest.mark.parametrize("options", [{"newlines": "keep"}, {"positions": "original"}, {"variant": "published"}])
 def test_options_reach_the_reduction(options: dict[str, str]) -> None:
-    assert len(measured("llava_next", **options)) == 17
+    assert len(measured("llava_next", **options)) == 20
 
 
 def test_an_encoder_budget_is_hireds_only(rows: list[Row], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,7 +186,7 @@ def test_an_encoder_budget_is_hireds_only(rows: list[Row], monkeypatch: pytest.M
 
 
 def test_single_partition_models_are_measured_too() -> None:
-    assert len(measured("llava")) == 17
+    assert len(measured("llava")) == 20
 
 
 def test_a_right_answer_counts(monkeypatch: pytest.MonkeyPatch) -> None:

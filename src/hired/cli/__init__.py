@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -10,6 +11,9 @@ from collections.abc import Callable, Sequence
 from hired.errors import HiredError
 
 __all__ = ["main"]
+
+# What writing to standard output fails with.
+_UNHEARD = {errno.EPIPE, errno.ENOSPC, errno.EIO, errno.EBADF, errno.EFBIG}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,6 +48,10 @@ def _outcome(arguments: list[str] | None, interrupted: Callable[[], bool] = lamb
         return code
     except KeyboardInterrupt:
         return 130
+    except SystemExit as left:
+        if isinstance(left.__context__, BrokenPipeError):  # rich's way, which calls a reader that has gone a failure
+            return 0
+        raise
     except Exception as error:
         return 130 if interrupted() else _told(error, arguments is None)
 
@@ -55,16 +63,19 @@ def _told(error: Exception, outermost: bool) -> int:
         error: What was raised.
         outermost: Say it of faults of this library too, which are raised otherwise.
     """
-    silent = _let_go()
     if isinstance(error, HiredError):
+        _flush()
         return _failed(str(error))
-    if isinstance(error, BrokenPipeError) and silent:
+    # Files are written under their names, and what the network says is told by who asked: this is standard output.
+    unheard = isinstance(error, OSError) and error.filename is None and error.errno in _UNHEARD
+    _flush(again=not unheard)
+    if unheard and isinstance(error, BrokenPipeError):
         return 0  # the reader has gone: it has what it wanted
     if isinstance(error, MemoryError):
         return _failed("out of memory: use smaller pictures, fewer at a time, or a smaller model")
     if isinstance(error, OSError):
         reason = error.strerror or str(error) or type(error).__name__
-        if silent:
+        if unheard:
             return _failed(f"cannot write to standard output: {reason}")
         return _failed(f"{error.filename}: {reason}" if error.filename else reason)
     words = getattr(error, "format_message", None)  # what typer raises on wrong usage
@@ -94,14 +105,14 @@ def _call(arguments: list[str] | None) -> int:
     return 0
 
 
-def _let_go() -> bool:
-    """Whether standard output cannot be written; then what is left for it goes nowhere, for good."""
-    try:
-        sys.stdout.flush()
-    except (OSError, ValueError):
+def _flush(again: bool = True) -> None:
+    """Send standard output's rest on its way, or, where that fails or is not to be tried `again`, nowhere for good."""
+    with contextlib.suppress(OSError, ValueError):
+        if again:
+            sys.stdout.flush()
+            return
+    with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
 
 
 def _failed(message: str) -> int:

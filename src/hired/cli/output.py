@@ -39,6 +39,7 @@ __all__ = [
 ]
 
 MATPLOTLIB = "plots need matplotlib: pip install matplotlib, or install hired-vlm with its eval extra"
+"""What to say where plots cannot be drawn."""
 
 
 def check_picture_path(path: Path, source: str | None = None) -> None:
@@ -225,8 +226,9 @@ def _target(path: Path) -> Path | None:
         found = os.stat(path)
     except FileNotFoundError:
         target = Path(os.path.realpath(path))
-        if not target.parent.is_dir():
-            raise OSError(2, f"there is no directory {one_line(target.parent)}") from None
+        folder = path.parent if not path.parent.is_dir() else target.parent  # as it was named, where that tells
+        if not folder.is_dir():
+            raise OSError(2, f"there is no directory {one_line(folder)}") from None
         return target
     if stat.S_ISDIR(found.st_mode):
         raise OSError(21, "it is a directory")
@@ -234,11 +236,18 @@ def _target(path: Path) -> Path | None:
         raise PermissionError(13, "Permission denied")
     if not stat.S_ISREG(found.st_mode):
         return None
+    if _printed_to(found):
+        raise OSError(17, "what is printed goes there")
+    return Path(os.path.realpath(path))
+
+
+def _printed_to(file: os.stat_result) -> bool:
+    """Whether a file is what this process's standard output or error go to."""
     for descriptor in (1, 2):
         with contextlib.suppress(OSError):
-            if os.path.samestat(found, os.fstat(descriptor)):
-                raise FileExistsError(17, "what is printed goes there")
-    return Path(os.path.realpath(path))
+            if os.path.samestat(file, os.fstat(descriptor)):
+                return True
+    return False
 
 
 @contextlib.contextmanager

@@ -239,16 +239,16 @@ def _label(figure: Image.Image, pen: ImageDraw.ImageDraw, block: _Block, at: tup
         for index, words in block.labels.items():
             if index in block.panel.frames:
                 x0, _, x1, _ = block.panel.frames[index]
-                long = text_width(words[0], _TITLE) <= x1 - x0
-                text(pen, (at[0] + x0, at[1] + block.panel.image.height + 4), words[not long], _TITLE, INK)
+                short = text_width(words[0], _TITLE) > x1 - x0
+                text(pen, (at[0] + x0, at[1] + block.panel.image.height + 4), words[short], _TITLE, INK)
         return
     size = _chip_font(block)
-    short = not _fits(block, size, 0)
+    brief = not _fits(block, size, 0)
     for index, words in block.labels.items():
         if index in block.panel.frames:
-            plate = chip_size(words[short], size)
+            plate = chip_size(words[brief], size)
             x, y = quietest(block.panel.kept, block.panel.frames[index], plate, 7)
-            chip(figure, (at[0] + x, at[1] + y), words[short], size)
+            chip(figure, (at[0] + x, at[1] + y), words[brief], size)
 
 
 def _chip_font(block: _Block) -> int:
