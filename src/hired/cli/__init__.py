@@ -12,6 +12,7 @@ from hired.errors import HiredError
 
 __all__ = ["main"]
 
+_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "cannot allocate memory")
 # What writing to standard output fails with.
 _UNHEARD = {errno.EPIPE, errno.ENOSPC, errno.EIO, errno.EBADF, errno.EFBIG}
 
@@ -71,7 +72,7 @@ def _told(error: Exception, outermost: bool) -> int:
     _flush(again=not unheard)
     if unheard and isinstance(error, BrokenPipeError):
         return 0  # the reader has gone: it has what it wanted
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or any(words in str(error).lower() for words in _NO_MEMORY):
         return _failed("out of memory: use smaller pictures, fewer at a time, or a smaller model")
     if isinstance(error, OSError):
         reason = error.strerror or str(error) or type(error).__name__

@@ -1,12 +1,15 @@
-"""What a question may hold: nothing that a model's prompts give another meaning."""
+"""From a picture and a question to a model's inputs; a question holds nothing that prompts give another meaning."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hired.errors import InputsError
 
-__all__ = ["check_tags", "check_text"]
+if TYPE_CHECKING:
+    from hired.cli.loading import Loaded
+
+__all__ = ["check_tags", "check_text", "inputs_of"]
 
 
 def check_text(question: str) -> None:
@@ -24,12 +27,32 @@ def check_tags(processor: Any, question: str) -> None:
     """
     tokenizer = processor.tokenizer
     special = set(tokenizer.all_special_tokens) - {tokenizer.unk_token}
-    special |= {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    added = getattr(tokenizer, "added_tokens_decoder", {})
+    special |= {token.content for token in added.values() if token.special}
     named = {getattr(processor, f"{kind}_token", None) for kind in ("image", "video")}
     own = {value for name, value in vars(processor).items() if name.endswith(("_token", "_tag"))}
-    known = tokenizer.get_added_vocab()
+    known = {token.content for token in added.values()}
     tags = special | named | {tag for tag in own if isinstance(tag, str) and tag in known}
     found = [tag for tag in tags - {tokenizer.unk_token} if isinstance(tag, str) and tag.strip() and tag in question]
     if found:
         tag = max(found, key=lambda tag: (len(tag), tag))
         raise InputsError(f"the question holds {tag!r}, which means something in this model's prompts: leave it out")
+
+
+def inputs_of(loaded: Loaded, words: str, picture: Any) -> Any:
+    """What the processor makes of a prompt and its picture, on the model's device.
+
+    Raises:
+        InputsError: The processor takes no such picture, one far longer than wide for example.
+    """
+    try:
+        made = loaded.processor(text=[words], images=[picture], return_tensors="pt")
+    except MemoryError:
+        raise
+    except Exception as error:  # processors raise almost anything
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputsError(
+            f"the processor of {loaded.name!r} takes no picture of {picture.width} x {picture.height} with such a"
+            f" prompt: {reason[:200]}"
+        ) from error
+    return made.to(loaded.model.device)
