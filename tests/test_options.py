@@ -138,7 +138,7 @@ def test_a_question_that_is_not_text_is_refused() -> None:
 @pytest.mark.parametrize("name", list(ALL))
 def test_a_question_may_hold_no_tag_of_the_prompt(name: str) -> None:
     its = processor(name)
-    tags = {its.image_token, *its.tokenizer.all_special_tokens} - {"<unk>"}
+    tags = {tag for tag in (its.image_token, *its.tokenizer.all_special_tokens) if tag.strip()} - {"<unk>"}
     assert {"</s>", its.image_token} < tags
     for tag in tags:
         with pytest.raises(InputsError, match=r"the question holds"):
