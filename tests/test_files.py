@@ -290,3 +290,16 @@ def test_ask_prints_the_answer_before_a_view_that_fails(run: Run, there: Path, m
     code, out, err = run(*COMMANDS["ask"][0], "kept.png")
     assert (code, err) == (2, "hired: cannot draw\n")
     assert set(json.loads(out)) > {"answer", "images"}
+
+
+@pytest.mark.parametrize("code", [0, 2])
+def test_an_answer_nobody_reads_is_drawn_all_the_same(there: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    if code:
+        descriptor = os.open("/dev/full", os.O_WRONLY)
+    else:
+        reader, descriptor = os.pipe()
+        os.close(reader)
+    with open(descriptor, "w") as stream:
+        monkeypatch.setattr("sys.stdout", stream)
+        assert main(["ask", "page.png", "What?", "--max-new-tokens", "3", "--view", "kept.png"]) == code
+    assert Image.open(there / "kept.png").mode == "RGB"

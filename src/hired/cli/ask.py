@@ -100,13 +100,21 @@ class _Stream:
         """The answer is complete."""
         if self.echo:
             self._show(final=True)
-            print(flush=True)
+            self._print("", "\n")
 
     def _show(self, final: bool) -> None:
         text = self.text()
         if (final or not text.endswith("\ufffd")) and text.startswith(self.shown):
-            print(text[len(self.shown) :], end="", flush=True)
+            self._print(text[len(self.shown) :], "")
             self.shown = text
+
+    def _print(self, words: str, end: str) -> None:
+        """Print, but never stop the model: the line of costs fails in the same way, after all else is done."""
+        if self.echo:
+            try:
+                print(words, end=end, flush=True)
+            except OSError:
+                self.echo = False
 
     def text(self) -> str:
         """Everything so far, without special tokens."""
