@@ -22,7 +22,7 @@ def load_config(source: str, trust: bool = False, name: str | None = None) -> An
         name: what an error calls it.
 
     Raises:
-        ModelLoadError: one that cannot be read, that needs code of its own, or whose numbers cannot be those of a model.
+        ModelLoadError: one that cannot be read, that needs code of its own, or whose numbers cannot be a model's.
         UnsupportedModelError: a model of no known family.
     """
     from transformers import AutoConfig

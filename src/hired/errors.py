@@ -26,4 +26,4 @@ class ModelLoadError(HiredError, OSError):
 
 
 class MissingDependencyError(HiredError, ImportError):
-    """An optional dependency is needed; the message names the extra that brings it."""
+    """An optional dependency is needed; the message names it, and the extra that brings it."""

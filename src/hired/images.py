@@ -30,6 +30,7 @@ URL_SECONDS = 30.0
 """How long a download may take in all, redirects included, in seconds."""
 
 # Formats that Pillow hands to another program (Ghostscript) or to the system are not read.
+_CHUNK = 1 << 16
 _NEVER = frozenset({"EPS", "WMF"})
 
 
@@ -155,7 +156,9 @@ def _open_file(source: BinaryIO) -> tuple[str, bytes]:
 def _stdin() -> tuple[str, bytes]:
     """Everything on standard input."""
     name = "standard input"
-    if sys.stdin is None or sys.stdin.isatty():
+    if sys.stdin is None:
+        raise ImageError("standard input is closed: pipe a picture into it")
+    if sys.stdin.isatty():
         raise ImageError("standard input is a terminal: pipe a picture into it")
     try:
         return name, _limited(name, sys.stdin.buffer.read(MAX_BYTES + 1))
@@ -169,11 +172,10 @@ def _file(text: str) -> tuple[str, bytes]:
     if not text:
         raise ImageError("the path of the picture is empty")
     try:
-        mode = os.stat(text).st_mode
-        if stat.S_ISDIR(mode):
+        if stat.S_ISDIR(os.stat(text).st_mode):
             raise ImageError(f"{name} is a directory, not a picture")
-        with open(text, "rb") as file:
-            return name, _limited(name, file.read(MAX_BYTES + 1))
+        with open(text, "rb", buffering=0, opener=_unblocked) as file:
+            return name, _limited(name, _all(name, file))
     except ImageError:
         raise
     except FileNotFoundError:
@@ -181,6 +183,29 @@ def _file(text: str) -> tuple[str, bytes]:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else _line(error)
         raise ImageError(f"cannot read {name}: {reason}") from error
+
+
+def _unblocked(path: str, flags: int) -> int:
+    """Opens a file without waiting: a pipe may have nobody who writes to it."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _all(name: str, file: BinaryIO) -> bytes:
+    """Everything in a file opened by `_unblocked`; where it is a pipe that somebody writes to, that is waited for."""
+    first: bytes | None = b""
+    if stat.S_ISFIFO(os.fstat(file.fileno()).st_mode):
+        first = file.read(_CHUNK)
+        if first == b"":
+            raise ImageError(f"{name} is a pipe that nobody writes to")
+    elif os.isatty(file.fileno()):
+        raise ImageError(f"{name} is a terminal, not a picture")
+    if hasattr(os, "O_NONBLOCK"):
+        os.set_blocking(file.fileno(), True)
+    chunks, size = [first or b""], len(first or b"")
+    while size <= MAX_BYTES and (chunk := file.read(_CHUNK)):
+        chunks.append(chunk)
+        size += len(chunk)
+    return b"".join(chunks)
 
 
 def _url(url: str) -> tuple[str, bytes]:

@@ -59,8 +59,13 @@ def inputs(model: Any, processor: Any, words: Sequence[str], images: Sequence[An
     try:
         made = processor(text=list(words), images=list(images), return_tensors="pt", **options).to(model.device)
         top, known = int(made["input_ids"].max()), int(model.get_input_embeddings().num_embeddings)
+    except MemoryError:
+        raise
     except Exception as error:  # it depends on the processor
-        raise InputsError(f"the model's processor cannot take this prompt and picture: {_line(error)}") from error
+        sizes = ", ".join(f"{image.width} x {image.height}" for image in images[:3])
+        raise InputsError(
+            f"the model's processor cannot take this prompt and picture ({sizes} pixels): {_line(error)}"
+        ) from error
     if top >= known:
         raise InputsError(
             f"the processor makes token {top:,} and the model has {known:,}: the two are not of one checkpoint"

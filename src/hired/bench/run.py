@@ -15,6 +15,8 @@ from hired.bench.overhead import choosing
 from hired.bench.rows import Row, make_row
 from hired.bench.settings import Arm, Scene, Settings
 from hired.bench.subject import Subject, inputs_for, load, pictures, text_for
+from hired.cli.output import warn_length
+from hired.costs.tokens import max_positions
 from hired.errors import HiredError
 from hired.machine import machine
 from hired.reduction import Plan
@@ -91,6 +93,8 @@ def _scene(
     # Facts of the arms come from one picture: a batch that does not fit is found out in the arms.
     single = inputs_for(subject, pictures(Scene(scene.image, 1)), settings.text_tokens)
     known = {arm: _known(subject, single, arm) for arm in arms}
+    longest = max(facts.length for facts in known.values()) + settings.new_tokens
+    warn_length(longest, max_positions(subject.model.config))
     if settings.memory and subject.device.type == "cuda":
         for arm in arms:
             tell(f"{where}: memory of {arm.name}")

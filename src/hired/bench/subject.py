@@ -12,7 +12,7 @@ from torch import Tensor
 from hired.bench.settings import Scene, Settings
 from hired.costs.randomly import random_model
 from hired.costs.shapes import shape_config
-from hired.errors import ModelLoadError
+from hired.errors import InputsError, ModelLoadError
 from hired.families import Family, family_of
 
 __all__ = ["Subject", "inputs_for", "load", "pictures", "text_for"]
@@ -113,8 +113,15 @@ def inputs_for(subject: Subject, images: list[Any], text_tokens: int) -> dict[st
 
     Returns:
         `input_ids` and `attention_mask` (batch, length), `pixel_values` and what belongs to them, on the device.
+
+    Raises:
+        InputsError: pictures of a size that the processor takes none of.
     """
-    made: Mapping[str, Any] = subject.image_processor(images=images, return_tensors="pt")
+    try:
+        made: Mapping[str, Any] = subject.image_processor(images=images, return_tensors="pt")
+    except (ValueError, ZeroDivisionError) as error:
+        width, height = images[0].size
+        raise InputsError(f"the image processor takes no pictures of {width}x{height}: {error}") from error
     given = {key: made[key] for key in subject.family.image_keys}
     layouts = subject.family.layouts(subject.model, given, None)
     count = layouts[0].tokens_full  # all pictures are of one size

@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+from hired.cli.options import budgets as several
+from hired.cli.options import full_dtype, number
+
 __all__ = ["app"]
 
 app = typer.Typer(
@@ -28,18 +31,10 @@ Variant = Annotated[
     str, typer.Option("--variant", metavar="paper|published", help="The paper's algorithm or its code's.")
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps ...")]
-Dtype = Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16 or float16.")]
+Dtype = Annotated[
+    str, typer.Option("--dtype", callback=full_dtype, help="auto, float32, bfloat16 or float16 (fp32, bf16, fp16).")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
-
-
-def number(text: str) -> int | float | str:
-    """A budget as typed: a whole number, a number, or the text itself where it is neither."""
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
 
 
 @app.callback(invoke_without_command=True)
@@ -64,7 +59,7 @@ def ask(
     budget: BudgetText = "0.2",
     alpha: Alpha = 0.5,
     variant: Variant = "paper",
-    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest answer.")] = 64,
+    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, max=1_000_000, help="Longest answer.")] = 64,
     device: Device = "auto",
     dtype: Dtype = "auto",
     view: Annotated[Path | None, typer.Option("--view", metavar="OUT.png", help="Also draw what was kept.")] = None,
@@ -117,9 +112,9 @@ def evaluate(
     task: Annotated[str, typer.Option("--task", metavar="forms|dense", help="The pictures.")] = "forms",
     budgets: Annotated[str, typer.Option("--budgets", help="Comma-separated budgets.")] = "1,0.4,0.2,0.1",
     methods: Annotated[
-        str, typer.Option("--methods", help="Comma-separated; also blank-half and no-newlines.")
+        str, typer.Option("--methods", help="Comma-separated; also published, blank-half and no-newlines.")
     ] = "hired,uniform,random,overview,smaller",
-    limit: Annotated[int, typer.Option("--limit", min=1, help="How many pictures.")] = 1000,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=100_000, help="How many pictures.")] = 1000,
     fonts: Annotated[str, typer.Option("--fonts", metavar="train|unseen")] = "train",
     newlines: Annotated[str, typer.Option("--newlines", metavar="drop|keep")] = "drop",
     positions: Annotated[
@@ -127,9 +122,9 @@ def evaluate(
     ] = None,
     alpha: Alpha = 0.5,
     encoder_budget: Annotated[
-        float | None, typer.Option("--encoder-budget", help="HiRED's encoder budget, such as 2.")
+        float | None, typer.Option("--encoder-budget", max=1e6, help="HiRED's encoder budget, such as 2.")
     ] = None,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Pictures at a time.")] = 16,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, max=100_000, help="Pictures at a time.")] = 16,
     model: Model = "tiny",
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -145,7 +140,7 @@ def evaluate(
     run(
         Settings(
             task=task,
-            budgets=tuple(number(part.strip()) for part in budgets.split(",") if part.strip()),
+            budgets=several(budgets),
             methods=tuple(part.strip() for part in methods.split(",") if part.strip()),
             limit=limit,
             fonts=fonts,
@@ -176,7 +171,7 @@ def bench(
     model: Annotated[str | None, typer.Option("--model", help="A checkpoint in its place.")] = None,
     budgets: Annotated[str, typer.Option("--budgets", help="Comma-separated budgets.")] = "1,0.4,0.2,0.1",
     encoder_budget: Annotated[
-        float | None, typer.Option("--encoder-budget", help="Also measure each budget with this, such as 2.")
+        float | None, typer.Option("--encoder-budget", max=1e6, help="Also measure each budget with this, such as 2.")
     ] = None,
     batch: Annotated[str, typer.Option("--batch", help="Comma-separated batch sizes.")] = "1",
     image: Annotated[str, typer.Option("--image", metavar="WxH", help="Comma-separated picture sizes.")] = "1344x1344",
@@ -200,7 +195,7 @@ def bench(
         Settings(
             shape=shape,
             model=model,
-            budgets=tuple(number(part.strip()) for part in budgets.split(",") if part.strip()),
+            budgets=several(budgets),
             encoder_budget=encoder_budget,
             batches=parse_counts(batch),
             images=parse_sizes(image),
@@ -227,16 +222,21 @@ def plan(
         ),
     ],
     image: Annotated[str, typer.Option("--image", metavar="WxH", help="Size of the pictures.")] = "1344x1344",
-    images: Annotated[int, typer.Option("--images", min=1, help="Pictures in a prompt.")] = 1,
+    images: Annotated[int, typer.Option("--images", min=1, max=10_000, help="Pictures in a prompt.")] = 1,
     batch: Annotated[int, typer.Option("--batch", help="Prompts at a time.")] = 1,
     context: Annotated[int, typer.Option("--context", help="Text tokens to leave room for.")] = 2048,
     new_tokens: Annotated[int, typer.Option("--new-tokens", help="Tokens to generate.")] = 256,
     budgets: Annotated[str, typer.Option("--budgets", help="Comma-separated budgets.")] = "1,0.4,0.2,0.1",
     encoder_budget: Annotated[
-        float | None, typer.Option("--encoder-budget", help="Narrow the encoder too, such as 2; lossy.")
+        float | None, typer.Option("--encoder-budget", max=1e6, help="Narrow the encoder too, such as 2; lossy.")
     ] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
-    dtype: Annotated[str, typer.Option("--dtype", help="auto, fp32, bf16, fp16 or int4.")] = "auto",
+    dtype: Annotated[
+        str,
+        typer.Option(
+            "--dtype", callback=full_dtype, help="auto, float32, bfloat16, float16 (fp32, bf16, fp16) or int4."
+        ),
+    ] = "auto",
     memory: Annotated[
         str | None, typer.Option("--memory", metavar="8GB", help="Find the largest budget that fits.")
     ] = None,
@@ -263,7 +263,7 @@ def plan(
             batch=batch,
             context=context,
             new_tokens=new_tokens,
-            budgets=tuple(number(part.strip()) for part in budgets.split(",") if part.strip()),
+            budgets=several(budgets),
             encoder_budget=encoder_budget,
             device=device,
             dtype=dtype,

@@ -6,6 +6,7 @@ import contextlib
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,12 +32,10 @@ def run(settings: Settings, out: Sequence[Path], as_json: bool) -> None:
 
     with _progress() as tell:
         result = {**bench(settings, tell), "versions": output.versions()}
-    for path in out:
-        _write(path, result)
-    if as_json:
-        print(json.dumps(result))
-    else:
-        _print(result)
+    output.deliver(
+        lambda: print(json.dumps(result)) if as_json else _print(result),
+        *(partial(_write, path, result) for path in out),
+    )
 
 
 def _write(path: Path, result: dict[str, Any]) -> None:

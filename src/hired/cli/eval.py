@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,12 +31,14 @@ def run(settings: Settings, model: str, device: str, dtype: str, out: Sequence[P
     output.check_results(out)
     loaded = loading.load(model, device, dtype)
 
+    from hired.costs.tokens import max_positions
     from hired.evaluation.run import evaluate
     from hired.machine import machine
 
     start = time.perf_counter()
+    lengths: set[int] = set()
     with _progress(settings.limit) as advance:
-        rows = evaluate(loaded.model, loaded.processor, settings, loading.prompt, advance)
+        rows = evaluate(loaded.model, loaded.processor, settings, loading.prompt, advance, lengths.add)
     result: dict[str, Any] = {
         "task": settings.task,
         "model": model,
@@ -45,12 +48,11 @@ def run(settings: Settings, model: str, device: str, dtype: str, out: Sequence[P
         "machine": machine(loaded.model),
         "seconds": round(time.perf_counter() - start, 1),
     }
-    for path in out:
-        _write(path, result, rows)
-    if as_json:
-        print(json.dumps(result))
-    else:
-        _print(settings, model, rows)
+    output.warn_length(max(lengths, default=0), max_positions(loaded.model.config))
+    output.deliver(
+        lambda: print(json.dumps(result)) if as_json else _print(settings, model, rows),
+        *(partial(_write, path, result, rows) for path in out),
+    )
 
 
 def _write(path: Path, result: dict[str, Any], rows: Sequence[Row]) -> None:

@@ -169,4 +169,3 @@ def _device(torch: Any, name: str) -> Any:
     except Exception as error:  # RuntimeError, AssertionError, NotImplementedError: it depends on the build
         raise ModelLoadError(f"device {name!r} cannot be used: {reason(error)}") from error
     return device
-

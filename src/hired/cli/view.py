@@ -25,7 +25,7 @@ def run(
     Raises:
         HiredError: The picture, the model or the settings will not do, or `out` cannot be written.
     """
-    output.check_picture_path(out)
+    output.check_picture_path(out, image)
     share = loading.check_settings(budget, alpha, variant)
     picture = images.load(image)
     loaded = loading.load(model, device, dtype)
@@ -40,5 +40,5 @@ def run(
     with torch.inference_mode():
         reduced = hired.reduce(loaded.model, inputs, budget=share, alpha=alpha, variant=variant, images=[picture])
     chosen = reduced.selection[0]
-    output.save_picture(draw(picture, chosen), out)
-    print(f"{out}: {chosen.tokens_full:,} -> {chosen.tokens_kept:,} visual tokens")
+    line = f"{out}: {chosen.tokens_full:,} -> {chosen.tokens_kept:,} visual tokens"
+    output.deliver(lambda: print(line), lambda: output.save_picture(draw(picture, chosen), out))

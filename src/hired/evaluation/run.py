@@ -48,6 +48,7 @@ def evaluate(
     settings: Settings,
     prompt: Prompt,
     advance: Callable[[int], None] = lambda pictures: None,
+    measured: Callable[[int], None] = lambda tokens: None,
 ) -> list[Row]:
     """Measure exact match on pages that training never saw.
 
@@ -57,6 +58,7 @@ def evaluate(
         settings: What to measure.
         prompt: Makes a prompt with one picture from the processor and a question.
         advance: Called with the number of pictures done since the last call.
+        measured: Called with the tokens of the longest prompt of every batch, as the LLM is given it.
 
     Returns:
         One row for every method and budget, in the order of `settings`. Where a budget keeps all tokens of
@@ -73,7 +75,7 @@ def evaluate(
     with torch.inference_mode():
         for start in range(0, len(pages), settings.batch_size):
             batch = pages[start : start + settings.batch_size]
-            for job, kept, answers in _batch(model, processor, settings, prompt, jobs, batch):
+            for job, kept, answers in _batch(model, processor, settings, prompt, jobs, batch, measured):
                 tokens[job] += kept
                 correct[job] += sum(a == sample.answer for a, sample in zip(answers, batch, strict=True))
             advance(len(batch))
@@ -97,6 +99,7 @@ def _batch(
     prompt: Prompt,
     jobs: Sequence[tuple[str, int | float]],
     batch: Sequence[Sample],
+    measured: Callable[[int], None],
 ) -> list[tuple[tuple[str, int | float], int, list[str]]]:
     """(job, tokens kept in all, answers) of every job on one batch."""
     images = [sample.image for sample in batch]
@@ -135,7 +138,9 @@ def _batch(
             if all(row is None for row in rows):
                 untouched = untouched or generate(model, processor, settings, ready)
                 done.append(((method, budget), kept, untouched))
+                measured(int(ready["input_ids"].shape[1]))
                 continue
+        measured(int(ready["input_ids"].shape[1]))
         done.append(((method, budget), kept, generate(model, processor, settings, ready)))
     return done
 

@@ -61,7 +61,9 @@ def require_vllm() -> None:
         MissingDependencyError: vLLM is not installed.
     """
     if importlib.util.find_spec("vllm") is None:
-        raise MissingDependencyError('serving needs vLLM: pip install "hired-vlm[vllm]"')
+        raise MissingDependencyError(
+            "serving needs vLLM: install hired-vlm with its vllm extra (in a checkout: pip install '.[vllm]')"
+        )
 
 
 def prepare(words: Sequence[str], budget: object, alpha: float = 0.5, request_budgets: bool = False) -> Server:
