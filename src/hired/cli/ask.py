@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from hired import images
 from hired.cli import loading, output
-from hired.cli.question import check_tags, check_text, inputs_of
+from hired.cli.question import check_tags, check_text
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -145,7 +145,7 @@ def answer(loaded: loading.Loaded, picture: Any, settings: Settings, echo: bool 
         marks.append(time.perf_counter())
 
     words = loading.prompt(loaded.processor, settings.question)
-    inputs = inputs_of(loaded, words, picture)
+    inputs = loaded.processor(text=[words], images=[picture], return_tensors="pt").to(loaded.model.device)
     mark()
     with torch.inference_mode():
         planned = plan(

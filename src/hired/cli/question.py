@@ -1,15 +1,12 @@
-"""From a picture and a question to a model's inputs; a question holds nothing that prompts give another meaning."""
+"""What a question may hold: nothing that a model's prompts give another meaning."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hired.errors import InputsError
 
-if TYPE_CHECKING:
-    from hired.cli.loading import Loaded
-
-__all__ = ["check_tags", "check_text", "inputs_of"]
+__all__ = ["check_tags", "check_text"]
 
 
 def check_text(question: str) -> None:
@@ -37,22 +34,3 @@ def check_tags(processor: Any, question: str) -> None:
     if found:
         tag = max(found, key=lambda tag: (len(tag), tag))
         raise InputsError(f"the question holds {tag!r}, which means something in this model's prompts: leave it out")
-
-
-def inputs_of(loaded: Loaded, words: str, picture: Any) -> Any:
-    """What the processor makes of a prompt and its picture, on the model's device.
-
-    Raises:
-        InputsError: The processor takes no such picture, one far longer than wide for example.
-    """
-    try:
-        made = loaded.processor(text=[words], images=[picture], return_tensors="pt")
-    except MemoryError:
-        raise
-    except Exception as error:  # processors raise almost anything
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputsError(
-            f"the processor of {loaded.name!r} takes no picture of {picture.width} x {picture.height} with such a"
-            f" prompt: {reason[:200]}"
-        ) from error
-    return made.to(loaded.model.device)

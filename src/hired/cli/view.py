@@ -6,7 +6,6 @@ from pathlib import Path
 
 from hired import images
 from hired.cli import loading, output
-from hired.cli.question import inputs_of
 
 __all__ = ["run"]
 
@@ -37,7 +36,7 @@ def run(
     from hired.viz import draw
 
     words = loading.prompt(loaded.processor, "What is shown?")
-    inputs = inputs_of(loaded, words, picture)
+    inputs = loaded.processor(text=[words], images=[picture], return_tensors="pt").to(loaded.model.device)
     with torch.inference_mode():
         reduced = hired.reduce(loaded.model, inputs, budget=share, alpha=alpha, variant=variant, images=[picture])
     chosen = reduced.selection[0]
