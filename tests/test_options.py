@@ -158,29 +158,6 @@ def test_a_question_with_a_tag_is_one_error_before_the_model_runs(
     assert err == "hired: the question holds '<image>', which means something in this model's prompts: leave it out\n"
 
 
-@pytest.mark.parametrize("command", ["ask", "view"])
-def test_a_picture_that_the_processor_refuses_is_one_error(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
-) -> None:
-    class Refusing:
-        def __init__(self, processor: Any) -> None:
-            self.__dict__.update(vars(processor))
-
-        def __call__(self, **_: Any) -> Any:
-            raise ValueError("absolute aspect ratio must be\nsmaller than 200")
-
-    case = CASES["llava_next"]
-    monkeypatch.setattr(loading, "_tiny", lambda device, dtype: (case.model(), Refusing(case.processor("left"))))
-    Image.new("RGB", (2, 900)).save(tmp_path / "page.png")
-    words = (
-        ["ask", tmp_path / "page.png", "What?"] if command == "ask" else ["view", tmp_path / "page.png", "-o", "x.png"]
-    )
-    code, out, err = run(*words)
-    assert (code, out, err.count("\n")) == (2, "", 1)
-    assert "'tiny' takes no picture of 2 x 900" in err
-    assert "must be smaller than 200" in err
-
-
 @pytest.mark.parametrize("length", [4_000, 15_000])
 def test_a_long_question_is_drawn(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, length: int) -> None:
     case = CASES["llava_next"]

@@ -185,6 +185,9 @@ def _file(text: str) -> tuple[str, bytes]:
         raise ImageError(f"cannot read {name}: {reason}") from error
 
 
+_PIECE = 1 << 20  # bytes read at a time
+
+
 def _unblocked(path: str, flags: int) -> int:
     """Opens a file without waiting: a pipe may have nobody who writes to it."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
@@ -194,7 +197,7 @@ def _all(name: str, file: BinaryIO) -> bytes:
     """Everything in a file opened by `_unblocked`; where it is a pipe that somebody writes to, that is waited for."""
     first: bytes | None = b""
     if stat.S_ISFIFO(os.fstat(file.fileno()).st_mode):
-        first = file.read(_CHUNK)
+        first = file.read(_PIECE)
         if first == b"":
             raise ImageError(f"{name} is a pipe that nobody writes to")
     elif os.isatty(file.fileno()):
@@ -202,7 +205,7 @@ def _all(name: str, file: BinaryIO) -> bytes:
     if hasattr(os, "O_NONBLOCK"):
         os.set_blocking(file.fileno(), True)
     chunks, size = [first or b""], len(first or b"")
-    while size <= MAX_BYTES and (chunk := file.read(_CHUNK)):
+    while size <= MAX_BYTES and (chunk := file.read(_PIECE)):
         chunks.append(chunk)
         size += len(chunk)
     return b"".join(chunks)
