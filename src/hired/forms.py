@@ -26,6 +26,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from hired.errors import MissingDependencyError
+
 if TYPE_CHECKING:
     from numpy.random import Generator
 
@@ -155,6 +157,10 @@ def page(seed: int, *, task: Task = "forms", fonts: FontSet = "train") -> Page:
         seed: Any non-negative integer; see `TRAIN_SEEDS`, `EVAL_SEEDS` and `DEMO_SEEDS`.
         task: ``forms`` (one to four lines) or ``dense`` (about three lines a tile).
         fonts: ``train``, or ``unseen``: typefaces that training never showed.
+
+    Raises:
+        ValueError: An unknown task or font set.
+        MissingDependencyError: matplotlib, whose fonts pages are written with, is not installed.
     """
     if task not in ("forms", "dense"):
         raise ValueError(f"task must be 'forms' or 'dense', not {task!r}")
@@ -338,7 +344,12 @@ def _font(name: str, size: float) -> ImageFont.FreeTypeFont:
         if not isinstance(font, ImageFont.FreeTypeFont):
             raise RuntimeError("Pillow was built without FreeType, which drawing pages needs")
         return font
-    import matplotlib
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise MissingDependencyError(
+            "pages are written with matplotlib's fonts: pip install 'hired-vlm[eval]'"
+        ) from error
 
     path = f"{matplotlib.get_data_path()}/fonts/ttf/{name}"
     return ImageFont.truetype(path, size, layout_engine=ImageFont.Layout.BASIC)

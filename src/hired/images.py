@@ -6,16 +6,10 @@ wrong is an `hired.errors.ImageError` of one line.
 
 from __future__ import annotations
 
-import http.client
 import io
 import os
-import ssl
 import stat
 import sys
-import time
-import urllib.error
-import urllib.parse
-import urllib.request
 import warnings
 from pathlib import Path
 from typing import BinaryIO
@@ -23,6 +17,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
+from hired.downloads import DownloadError, download, without_password
 from hired.errors import ImageError
 
 __all__ = ["MAX_BYTES", "MAX_PIXELS", "URL_SECONDS", "load"]
@@ -32,11 +27,10 @@ MAX_BYTES = 256 * 1024 * 1024
 MAX_PIXELS = 89_478_485
 """Largest picture that is decoded, in pixels (Pillow's own threshold for a decompression bomb)."""
 URL_SECONDS = 30.0
-"""How long a download may take, in seconds."""
+"""How long a download may take in seconds, from looking up the name to the last byte, redirects included."""
 
 # Formats that Pillow hands to another program (Ghostscript) or to the system are not read.
 _NEVER = frozenset({"EPS", "WMF"})
-_CHUNK = 1 << 16
 
 
 def load(source: str | os.PathLike[str] | BinaryIO) -> Image.Image:
@@ -132,11 +126,18 @@ def _read(source: str | os.PathLike[str] | BinaryIO) -> tuple[str, bytes]:
     """The bytes of a source, and what to call it in an error."""
     if not isinstance(source, str | os.PathLike):
         name = "the given file"
+        if not callable(getattr(source, "read", None)):
+            raise ImageError(f"a picture is a path, - or a URL, or a binary file, not {type(source).__name__}")
         try:
-            return name, _limited(name, source.read(MAX_BYTES + 1))
-        except OSError as error:
+            data = source.read(MAX_BYTES + 1)
+        except (OSError, ValueError) as error:  # ValueError: the file is closed
             raise ImageError(f"cannot read {name}: {_line(error)}") from error
+        if not isinstance(data, bytes):
+            raise ImageError(f"{name} gives {type(data).__name__}, not bytes: open it in binary mode")
+        return name, _limited(name, data)
     text = os.fspath(source)
+    if isinstance(text, bytes):
+        text = os.fsdecode(text)
     if isinstance(source, str):
         if text == "-":
             return _stdin()
@@ -182,38 +183,10 @@ def _file(text: str) -> tuple[str, bytes]:
 def _url(url: str) -> tuple[str, bytes]:
     """Download a URL, within `MAX_BYTES` and `URL_SECONDS`."""
     name = _shown(url)
-    deadline = time.monotonic() + URL_SECONDS
-    chunks: list[bytes] = []
-    size = 0
     try:
-        request = urllib.request.Request(
-            urllib.parse.quote(url, safe="%/:=&?~#+!$,;'@()*[]"),
-            headers={"User-Agent": "hired (Python urllib)", "Accept": "image/*,*/*;q=0.5"},
-        )
-        with urllib.request.urlopen(request, timeout=URL_SECONDS) as response:
-            expected = response.headers.get("Content-Length", "")
-            while chunk := response.read1(_CHUNK):
-                size += len(chunk)
-                chunks.append(chunk)
-                if size > MAX_BYTES:
-                    break
-                if time.monotonic() > deadline:
-                    raise TimeoutError
-    except urllib.error.HTTPError as error:
-        raise ImageError(f"cannot download {name}: HTTP {error.code} {_line(error.reason)}") from error
-    except (TimeoutError, ssl.SSLError, urllib.error.URLError) as error:
-        cause = error.reason if isinstance(error, urllib.error.URLError) else error
-        if isinstance(cause, TimeoutError):
-            raise ImageError(f"cannot download {name}: no answer within {URL_SECONDS:g} s") from error
-        if isinstance(cause, OSError) and not isinstance(cause, ssl.SSLError) and cause.strerror:
-            cause = cause.strerror
-        raise ImageError(f"cannot download {name}: {_line(cause)}") from error
-    except (OSError, ValueError, http.client.HTTPException) as error:
+        return name, _limited(name, download(url, URL_SECONDS, MAX_BYTES))
+    except DownloadError as error:
         raise ImageError(f"cannot download {name}: {_line(error)}") from error
-    data = _limited(name, b"".join(chunks))
-    if expected.isdigit() and size < int(expected):
-        raise ImageError(f"the download of {name} broke off after {size:,} of {int(expected):,} bytes")
-    return name, data
 
 
 def _limited(name: str, data: bytes) -> bytes:
@@ -224,8 +197,8 @@ def _limited(name: str, data: bytes) -> bytes:
 
 
 def _shown(text: str) -> str:
-    """A path or URL on one line, at most 120 characters."""
-    clean = "".join(c if c.isprintable() else "?" for c in text)
+    """A path or URL on one line, at most 120 characters, without a password."""
+    clean = "".join(c if c.isprintable() else "?" for c in without_password(text))
     return clean if len(clean) <= 120 else clean[:80] + "..." + clean[-37:]
 
 

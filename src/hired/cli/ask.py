@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from hired import images
 from hired.cli import loading, output
+from hired.greedy import greedy
+from hired.pretrained import strangers
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,6 +35,7 @@ class Settings:
     max_new_tokens: int = 64
     device: str = "auto"
     dtype: str = "auto"
+    trust_remote_code: bool = False
     view: Path | None = None
     as_json: bool = False
 
@@ -133,10 +136,9 @@ def answer(loaded: loading.Loaded, picture: Any, settings: Settings, echo: bool 
         loaded.synchronize()
         marks.append(time.perf_counter())
 
-    words = loading.prompt(loaded.processor, settings.question)
-    inputs = loaded.processor(text=[words], images=[picture], return_tensors="pt").to(loaded.model.device)
+    inputs = loading.prepare(loaded, settings.question, picture)
     mark()
-    with torch.inference_mode():
+    with strangers(loaded.name, "answer with", through=OSError), torch.inference_mode(), greedy(loaded.model):
         planned = plan(
             loaded.model,
             inputs,
@@ -189,7 +191,7 @@ def run(settings: Settings) -> None:
         output.check_picture_path(settings.view)
     loading.check_settings(settings.budget, settings.alpha, settings.variant)
     picture = images.load(settings.image)
-    loaded = loading.load(settings.model, settings.device, settings.dtype)
+    loaded = loading.load(settings.model, settings.device, settings.dtype, settings.trust_remote_code)
     result = answer(loaded, picture, settings, echo=not settings.as_json)
     memory = output.peak_memory_mb(loaded.kind)
     if settings.view is not None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from hired.cli import loading, output
 from hired.evaluation import Settings
+from hired.pretrained import strangers
 
 if TYPE_CHECKING:
     from hired.evaluation.run import Row
@@ -20,7 +21,15 @@ if TYPE_CHECKING:
 __all__ = ["run"]
 
 
-def run(settings: Settings, model: str, device: str, dtype: str, out: Sequence[Path], as_json: bool) -> None:
+def run(
+    settings: Settings,
+    model: str,
+    device: str,
+    dtype: str,
+    out: Sequence[Path],
+    as_json: bool,
+    trust_remote_code: bool = False,
+) -> None:
     """Measure, print a table or one JSON object, and write the files asked for.
 
     Raises:
@@ -28,13 +37,13 @@ def run(settings: Settings, model: str, device: str, dtype: str, out: Sequence[P
     """
     settings.check()
     output.check_results(out)
-    loaded = loading.load(model, device, dtype)
+    loaded = loading.load(model, device, dtype, trust_remote_code)
 
     from hired.evaluation.run import evaluate
     from hired.machine import machine
 
     start = time.perf_counter()
-    with _progress(settings.limit) as advance:
+    with _progress(settings.limit) as advance, strangers(model, "measure"):
         rows = evaluate(loaded.model, loaded.processor, settings, loading.prompt, advance)
     result: dict[str, Any] = {
         "task": settings.task,

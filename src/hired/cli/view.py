@@ -6,6 +6,7 @@ from pathlib import Path
 
 from hired import images
 from hired.cli import loading, output
+from hired.pretrained import strangers
 
 __all__ = ["run"]
 
@@ -19,6 +20,7 @@ def run(
     variant: str = "paper",
     device: str = "auto",
     dtype: str = "auto",
+    trust_remote_code: bool = False,
 ) -> None:
     """Encode a picture, select, and write the figure to `out`. No answer is generated.
 
@@ -28,16 +30,15 @@ def run(
     output.check_picture_path(out)
     share = loading.check_settings(budget, alpha, variant)
     picture = images.load(image)
-    loaded = loading.load(model, device, dtype)
+    loaded = loading.load(model, device, dtype, trust_remote_code)
 
     import torch
 
     import hired
     from hired.viz import draw
 
-    words = loading.prompt(loaded.processor, "What is shown?")
-    inputs = loaded.processor(text=[words], images=[picture], return_tensors="pt").to(loaded.model.device)
-    with torch.inference_mode():
+    inputs = loading.prepare(loaded, "What is shown?", picture)
+    with strangers(model, "select with"), torch.inference_mode():
         reduced = hired.reduce(loaded.model, inputs, budget=share, alpha=alpha, variant=variant, images=[picture])
     chosen = reduced.selection[0]
     output.save_picture(draw(picture, chosen), out)

@@ -13,6 +13,7 @@ from hired.core.layout import Layout
 from hired.evaluation import checks, smaller
 from hired.evaluation.samples import Sample, samples
 from hired.evaluation.settings import Settings
+from hired.greedy import greedy
 from hired.methods.baselines import Random
 from hired.reduction import Encoded, Plan, assemble, encode, plan, project, select
 
@@ -177,12 +178,13 @@ def _smaller(processor: Any, made: Plan, encoded: Encoded, batch: Sequence[Sampl
 
 def generate(model: Any, processor: Any, settings: Settings, ready: Any) -> list[str]:
     """The answers, stripped of space and special tokens."""
-    ids = model.generate(
-        **ready,
-        max_new_tokens=settings.max_new_tokens,
-        do_sample=False,
-        num_beams=1,
-        pad_token_id=processor.tokenizer.pad_token_id or 0,
-    )
+    with greedy(model):
+        ids = model.generate(
+            **ready,
+            max_new_tokens=settings.max_new_tokens,
+            do_sample=False,
+            num_beams=1,
+            pad_token_id=processor.tokenizer.pad_token_id or 0,
+        )
     texts = processor.tokenizer.batch_decode(ids[:, ready["input_ids"].shape[1] :], skip_special_tokens=True)
     return [text.strip() for text in texts]
