@@ -35,9 +35,9 @@ def load(name: str, bits: int):
             llm_int8_skip_modules=["model.vision_tower", "model.multi_modal_projector", "lm_head"],
         )
     model = AutoModelForImageTextToText.from_pretrained(
-        name, dtype=torch.float16, device_map="auto", quantization_config=quantised
+        name, dtype=torch.float16, device_map="auto", quantization_config=quantised, trust_remote_code=False
     )
-    return model.eval(), AutoProcessor.from_pretrained(name)
+    return model.eval(), AutoProcessor.from_pretrained(name, trust_remote_code=False)
 
 
 def main() -> None:

@@ -28,9 +28,9 @@ KEPT = (
 def greedy(model: Any) -> Iterator[None]:
     """While the block runs, the model's own settings of `generate` are `KEPT` and nothing else.
 
-    Sampling, beams, several or scored answers, assisted or constrained decoding, lengths and kinds of cache would change
-    what is measured or the form of what `generate` returns. Arguments of `generate` alone do not undo them: what they
-    leave out is taken from the model.
+    Sampling, beams, several or scored answers, assisted or constrained decoding, lengths and kinds of cache would
+    change what is measured or the form of what `generate` returns. Arguments of `generate` alone do not undo them:
+    what they leave out is taken from the model.
 
     Args:
         model: its `generation_config` is another while the block runs.

@@ -38,12 +38,14 @@ def load_config(source: str, name: str, trust_remote_code: bool = False) -> Any:
         ModelLoadError: it cannot be read.
         UnsupportedModelError: a model of no known family.
     """
-    from transformers import AutoConfig
+    from transformers import AutoConfig, PreTrainedConfig
 
     from hired.families import family_for
     from hired.families.checking import check_config
 
     with strangers(name, "load the model"), _unasked(trust_remote_code):
+        held, _ = PreTrainedConfig.get_config_dict(source)
+        check_config(held, name)  # before a class divides by what it holds
         config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
     family_for(config.model_type, repr(name))
     check_config(config, name)

@@ -163,9 +163,7 @@ def config_of(name: str, trust_remote_code: bool = False) -> Any:
     except ModelLoadError as error:
         if "--trust-remote-code" in str(error):
             raise
-        raise ModelLoadError(
-            f"no model directory, hub id or shape {name!r}: {error}; shapes: {', '.join(SHAPES)}"
-        ) from error
+        raise ModelLoadError(f"{error}; the shapes are {', '.join(SHAPES)}") from error
 
 
 def meta_model(config: Any) -> Any:

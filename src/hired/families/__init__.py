@@ -74,5 +74,5 @@ def family_of(model: Any) -> Family:
 
 def _unsupported(name: str, model_type: str | None) -> UnsupportedModelError:
     return UnsupportedModelError(
-        f"{name} (model_type {model_type!r}) is not supported: `hired models` lists the {len(FAMILIES)} families that are"
+        f"{name} (model_type {model_type!r}) is not supported: `hired models` lists the {len(FAMILIES)} known families"
     )

@@ -1,6 +1,7 @@
 """What any configuration must hold for its model to be built and its pictures to be laid out."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from hired.errors import ModelLoadError
@@ -41,7 +42,7 @@ def check_config(config: Any, name: str) -> None:
     """Refuses a configuration whose sizes no model can have, before anything is built from it.
 
     Args:
-        config: of the whole model.
+        config: of the whole model, or what its `config.json` holds.
         name: what errors call the checkpoint.
 
     Raises:
@@ -49,19 +50,19 @@ def check_config(config: Any, name: str) -> None:
     """
     for where, part in _parts(config):
         for key in _COUNTS:
-            value = getattr(part, key, None)
+            value = _get(part, key)
             most = _MOST_LAYERS if key in ("num_hidden_layers", "depth") else _MOST
             if value is not None and not _counts(value, most):
                 raise _wrong(name, where + key, value, "a whole number above 0")
         for key in _RATIOS:
-            value = getattr(part, key, None)
+            value = _get(part, key)
             if value is not None and not (_number(value) and 0 < value <= 1):
                 raise _wrong(name, where + key, value, "a number above 0 and at most 1")
-        patch, image = getattr(part, "patch_size", None), getattr(part, "image_size", None)
+        patch, image = _get(part, "patch_size"), _get(part, "image_size")
         if isinstance(patch, int) and isinstance(image, int) and patch > image:
             raise _wrong(name, f"{where}patch_size", patch, f"at most image_size, {image}")
-    points = getattr(config, "image_grid_pinpoints", ())
-    if points != () and not _pinpoints(points):
+    points = _get(config, "image_grid_pinpoints")
+    if points is not None and not _pinpoints(points):
         raise _wrong(name, "image_grid_pinpoints", points, "a list of (height, width) in pixels, each above 0")
 
 
@@ -69,10 +70,14 @@ def _parts(config: Any) -> list[tuple[str, Any]]:
     """The configuration and those of encoder and LLM, with the start of their keys' names."""
     found = [("", config)]
     for key in ("vision_config", "text_config"):
-        part = getattr(config, key, None)
+        part = _get(config, key)
         if part is not None:
             found.append((f"{key}.", part))
     return found
+
+
+def _get(part: Any, key: str) -> Any:
+    return part.get(key) if isinstance(part, Mapping) else getattr(part, key, None)
 
 
 def _counts(value: Any, most: int) -> bool:
