@@ -22,7 +22,7 @@ class ImageError(HiredError, ValueError):
 
 
 class ModelLoadError(HiredError, OSError):
-    """A model cannot be loaded: the checkpoint, device or dtype cannot be had."""
+    """A model, or a device or dtype for it, cannot be had; or a checkpoint is not whole."""
 
 
 class MissingDependencyError(HiredError, ImportError):

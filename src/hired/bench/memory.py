@@ -162,4 +162,7 @@ def _child() -> None:
 
 
 if __name__ == "__main__":
-    _child()
+    try:
+        _child()
+    except HiredError as error:
+        sys.exit(str(error))

@@ -19,6 +19,7 @@ from hired.cli.output import warn_length
 from hired.costs.tokens import max_positions
 from hired.errors import HiredError
 from hired.machine import machine
+from hired.pretrained import usable_device
 from hired.reduction import Plan
 
 __all__ = ["RANDOM_WEIGHTS", "bench"]
@@ -43,13 +44,11 @@ def bench(settings: Settings, tell: Tell = lambda words: None) -> dict[str, Any]
     Raises:
         HiredError: settings that cannot be measured, or a model that cannot be loaded or does not fit.
     """
-    from hired.cli import loading
-
     settings.check()
     arms, scenes = settings.arms(), settings.scenes()
     memory: dict[tuple[Scene, Arm], Memory | None] = {}
     # Fresh processes come first: two copies of a large model may not fit.
-    if settings.memory and loading._device(torch, settings.device).type != "cuda":
+    if settings.memory and usable_device(settings.device).type != "cuda":
         for scene in scenes:
             for arm in arms:
                 tell(f"memory of {arm.name} in a process of its own")

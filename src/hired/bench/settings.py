@@ -70,7 +70,7 @@ class Settings:
         repeats: timed runs of every arm.
         warmup: runs of every arm before those; with 0 only a short one.
         memory: whether to measure memory.
-        device, dtype: as in `hired ask`.
+        device, dtype, trust_remote_code: as in `hired ask`.
     """
 
     shape: str | None = None
@@ -86,6 +86,7 @@ class Settings:
     memory: bool = True
     device: str = "auto"
     dtype: str = "auto"
+    trust_remote_code: bool = False
 
     @property
     def subject(self) -> str:

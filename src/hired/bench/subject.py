@@ -14,6 +14,7 @@ from hired.costs.randomly import random_model
 from hired.costs.shapes import shape_config
 from hired.errors import InputsError, ModelLoadError
 from hired.families import Family, family_of
+from hired.pretrained import usable_device
 
 __all__ = ["Subject", "inputs_for", "load", "pictures", "text_for"]
 
@@ -61,10 +62,10 @@ def load(settings: Settings) -> Subject:
     from hired.cli import loading
 
     if settings.model is not None:
-        loaded = loading.load(settings.model, settings.device, settings.dtype)
+        loaded = loading.load(settings.model, settings.device, settings.dtype, settings.trust_remote_code)
         model, processor = loaded.model, loaded.processor.image_processor
     else:
-        device = loading._device(torch, settings.device)
+        device = usable_device(settings.device)
         config = shape_config(settings.subject)
         model = random_model(config, device, _dtype(settings, device))
         processor = _image_processor(config)

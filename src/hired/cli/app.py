@@ -34,6 +34,13 @@ Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, 
 Dtype = Annotated[
     str, typer.Option("--dtype", callback=full_dtype, help="auto, float32, bfloat16 or float16 (fp32, bf16, fp16).")
 ]
+Trust = Annotated[
+    bool,
+    typer.Option(
+        "--trust-remote-code",
+        help="Run Python code that comes with the checkpoint. It can do all that you can: read it first.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
 
@@ -62,6 +69,7 @@ def ask(
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, max=1_000_000, help="Longest answer.")] = 64,
     device: Device = "auto",
     dtype: Dtype = "auto",
+    trust_remote_code: Trust = False,
     view: Annotated[Path | None, typer.Option("--view", metavar="OUT.png", help="Also draw what was kept.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -78,6 +86,7 @@ def ask(
             max_new_tokens=max_new_tokens,
             device=device,
             dtype=dtype,
+            trust_remote_code=trust_remote_code,
             view=view,
             as_json=as_json,
         )
@@ -94,10 +103,11 @@ def view(
     variant: Variant = "paper",
     device: Device = "auto",
     dtype: Dtype = "auto",
+    trust_remote_code: Trust = False,
 ) -> None:
     from hired.cli.view import run
 
-    run(image, out, model, number(budget), alpha, variant, device, dtype)
+    run(image, out, model, number(budget), alpha, variant, device, dtype, trust_remote_code)
 
 
 @app.command(help="List the supported model families.")
@@ -128,6 +138,7 @@ def evaluate(
     model: Model = "tiny",
     device: Device = "auto",
     dtype: Dtype = "auto",
+    trust_remote_code: Trust = False,
     out: Annotated[
         list[Path] | None,
         typer.Option("-o", "--out", metavar="OUT.json|OUT.png", help="Write the table or the plot."),
@@ -155,6 +166,7 @@ def evaluate(
         dtype=dtype,
         out=out or [],
         as_json=as_json,
+        trust_remote_code=trust_remote_code,
     )
 
 
@@ -182,6 +194,7 @@ def bench(
     memory: Annotated[bool, typer.Option("--memory/--no-memory", help="Measure peak memory and the KV cache.")] = True,
     device: Device = "auto",
     dtype: Dtype = "auto",
+    trust_remote_code: Trust = False,
     out: Annotated[
         list[Path] | None,
         typer.Option("-o", "--out", metavar="OUT.json|OUT.png", help="Write the rows or the plot."),
@@ -206,6 +219,7 @@ def bench(
             memory=memory,
             device=device,
             dtype=dtype,
+            trust_remote_code=trust_remote_code,
         ),
         out or [],
         as_json,
@@ -237,6 +251,7 @@ def plan(
             "--dtype", callback=full_dtype, help="auto, float32, bfloat16, float16 (fp32, bf16, fp16) or int4."
         ),
     ] = "auto",
+    trust_remote_code: Trust = False,
     memory: Annotated[
         str | None, typer.Option("--memory", metavar="8GB", help="Find the largest budget that fits.")
     ] = None,
@@ -267,6 +282,7 @@ def plan(
             encoder_budget=encoder_budget,
             device=device,
             dtype=dtype,
+            trust_remote_code=trust_remote_code,
             memory=memory,
             ttft=ttft,
             calibrate=calibrate,
@@ -285,7 +301,11 @@ def plan(
 def serve(
     words: Annotated[
         list[str],
-        typer.Argument(metavar="MODEL", help="tiny, a directory or a hub id, then options of vLLM's."),
+        typer.Argument(
+            metavar="MODEL",
+            help="tiny, a directory or a hub id, then options of vLLM's, such as"
+            " --trust-remote-code, which runs Python code that comes with the checkpoint: read it first.",
+        ),
     ],
     budget: Annotated[
         str, typer.Option("--budget", metavar="NUMBER", help="Share of the visual tokens (0.2), or tokens (576).")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from hired import greedy, images, prompts
 from hired.cli import loading, output
 from hired.cli.question import check_tags, check_text
+from hired.pretrained import strangers
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,6 +36,7 @@ class Settings:
     max_new_tokens: int = 64
     device: str = "auto"
     dtype: str = "auto"
+    trust_remote_code: bool = False
     view: Path | None = None
     as_json: bool = False
 
@@ -148,7 +150,7 @@ def answer(loaded: loading.Loaded, picture: Any, settings: Settings, echo: bool 
     words = loading.prompt(loaded.processor, settings.question)
     inputs = prompts.inputs(loaded.model, loaded.processor, [words], [picture])
     mark()
-    with torch.inference_mode():
+    with strangers(loaded.name, "answer with", through=OSError), torch.inference_mode():
         planned = plan(
             loaded.model,
             inputs,
@@ -197,7 +199,7 @@ def run(settings: Settings) -> None:
     loading.check_settings(settings.budget, settings.alpha, settings.variant)
     check_text(settings.question)
     picture = images.load(settings.image)
-    loaded = loading.load(settings.model, settings.device, settings.dtype)
+    loaded = loading.load(settings.model, settings.device, settings.dtype, settings.trust_remote_code)
     check_tags(loaded.processor, settings.question)
     result = answer(loaded, picture, settings, echo=not settings.as_json)
     memory = output.peak_memory_mb(loaded.kind)

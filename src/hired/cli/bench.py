@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from hired.bench import Arm, Settings
 from hired.cli import output
+from hired.pretrained import strangers
 
 if TYPE_CHECKING:
     from hired.bench.rows import Row
@@ -30,7 +31,9 @@ def run(settings: Settings, out: Sequence[Path], as_json: bool) -> None:
 
     from hired.bench.run import bench
 
-    with _progress() as tell:
+    # A shape is ours: what goes wrong with it is a mistake here, not in somebody's checkpoint.
+    guard = contextlib.nullcontext() if settings.model is None else strangers(settings.model, "measure")
+    with _progress() as tell, guard:
         result = {**bench(settings, tell), "versions": output.versions()}
     output.deliver(
         lambda: print(json.dumps(result)) if as_json else _print(result),

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from hired.cli import loading, output
 from hired.evaluation import Settings
+from hired.pretrained import strangers
 
 if TYPE_CHECKING:
     from hired.evaluation.run import Row
@@ -21,7 +22,15 @@ if TYPE_CHECKING:
 __all__ = ["run"]
 
 
-def run(settings: Settings, model: str, device: str, dtype: str, out: Sequence[Path], as_json: bool) -> None:
+def run(
+    settings: Settings,
+    model: str,
+    device: str,
+    dtype: str,
+    out: Sequence[Path],
+    as_json: bool,
+    trust_remote_code: bool = False,
+) -> None:
     """Measure, print a table or one JSON object, and write the files asked for.
 
     Raises:
@@ -29,7 +38,7 @@ def run(settings: Settings, model: str, device: str, dtype: str, out: Sequence[P
     """
     settings.check()
     output.check_results(out)
-    loaded = loading.load(model, device, dtype)
+    loaded = loading.load(model, device, dtype, trust_remote_code)
 
     from hired.costs.tokens import max_positions
     from hired.evaluation.run import evaluate
@@ -37,7 +46,7 @@ def run(settings: Settings, model: str, device: str, dtype: str, out: Sequence[P
 
     start = time.perf_counter()
     lengths: set[int] = set()
-    with _progress(settings.limit) as advance:
+    with _progress(settings.limit) as advance, strangers(model, "measure", through=OSError):
         rows = evaluate(loaded.model, loaded.processor, settings, loading.prompt, advance, lengths.add)
     result: dict[str, Any] = {
         "task": settings.task,

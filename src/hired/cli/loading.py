@@ -5,15 +5,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from hired.checkpoints import load_config, load_model, load_processor, reason
-from hired.errors import HiredError, ModelLoadError
+from hired.errors import ModelLoadError
 from hired.greedy import repaired
+from hired.pretrained import load_config, load_model, load_processor, strangers, usable_device
 from hired.prompts import prompt
 
 __all__ = ["DTYPES", "Loaded", "check_settings", "load", "progress", "prompt"]
@@ -71,35 +70,25 @@ def load(name: str, device: str = "auto", dtype: str = "auto", trust_remote_code
         name: ``tiny``, a directory written by ``save_pretrained``, or a hub id.
         device: ``auto`` (a GPU where there is one), or what `torch.device` takes.
         dtype: One of `DTYPES`; ``auto`` is the checkpoint's own.
-        trust_remote_code: Run Python code that comes with the checkpoint.
+        trust_remote_code: Run code that comes with the checkpoint, where it needs that.
 
     Raises:
-        ModelLoadError: The model, the device or the dtype cannot be had, or not whole.
+        ModelLoadError: The model, the device or the dtype cannot be had, or the checkpoint is not whole.
         UnsupportedModelError: A model of no known family.
     """
     if dtype not in DTYPES:
         raise ModelLoadError(f"unknown dtype {dtype!r}: use one of {', '.join(DTYPES)}")
     with progress(f"Loading {name}"):
-        import torch
         import transformers
 
         transformers.utils.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
         logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-        target = _device(torch, device)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            try:
-                if name == "tiny":
-                    model, processor = _tiny(target, dtype)
-                else:
-                    model, processor = _pretrained(name, target, dtype, trust_remote_code)
-            except HiredError:
-                raise
-            except Exception as error:  # moving to a device, above all
-                raise ModelLoadError(f"cannot load the model {name!r}: {reason(error)}") from error
-    if getattr(processor, "image_processor", None) is None:
-        raise ModelLoadError(f"{name!r} has no image processor: it is not a vision-language model")
+        target = usable_device(device)
+        if name == "tiny":
+            model, processor = _tiny(target, dtype)
+        else:
+            model, processor = _pretrained(name, target, dtype, trust_remote_code)
     return Loaded(name, model.eval(), processor)
 
 
@@ -138,13 +127,17 @@ def _pretrained(name: str, device: Any, dtype: str, trust: bool) -> tuple[Any, A
     settings: dict[str, Any] = {"dtype": dtype}
     if _spread(device):
         settings["device_map"] = "auto"
-    load_config(source, trust, name)  # before its weights are read
-    processor = load_processor(source, trust, name)
-    generation_config = repaired(source)
+    load_config(source, name, trust)  # before its weights are read
+    processor = load_processor(source, name, trust)
+    with strangers(name, "read the generation settings of"):
+        generation_config = repaired(source)
     if generation_config is not None:
         settings["generation_config"] = generation_config
-    model = load_model(source, trust, name, **settings)
-    return model if "device_map" in settings else model.to(device), processor
+    model = load_model(source, name, trust, **settings)
+    if "device_map" in settings:
+        return model, processor
+    with strangers(name, f"move to {device} the model"):
+        return model.to(device), processor
 
 
 def _spread(device: Any) -> bool:
@@ -155,17 +148,3 @@ def _spread(device: Any) -> bool:
 
     several = device.type == "cuda" and device.index is None and torch.cuda.device_count() > 1
     return several and importlib.util.find_spec("accelerate") is not None
-
-
-def _device(torch: Any, name: str) -> Any:
-    """The device of a name, tried out."""
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device).cpu()
-    except Exception as error:  # RuntimeError, AssertionError, NotImplementedError: it depends on the build
-        raise ModelLoadError(f"device {name!r} cannot be used: {reason(error)}") from error
-    return device

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from hired.cli import output
 from hired.cli.options import full_dtype, positive
 from hired.errors import BudgetError, HiredError
+from hired.pretrained import strangers
 
 if TYPE_CHECKING:
     from hired.costs.estimate import Costs, Estimator
@@ -41,6 +42,7 @@ class Settings:
     dtype: str = "auto"
     memory: str | None = None
     ttft: str | None = None
+    trust_remote_code: bool = False
     calibrate: bool = False
     tflops: float | None = None
     bandwidth: float | None = None
@@ -73,7 +75,7 @@ def run(settings: Settings, out: Sequence[Path] = ()) -> None:
     from hired.costs.estimate import Estimator, Request
     from hired.costs.shapes import config_of
 
-    config = config_of(settings.model)
+    config = config_of(settings.model, settings.trust_remote_code)
     request = Request(
         sizes=sizes,
         batch=settings.batch,
@@ -83,10 +85,11 @@ def run(settings: Settings, out: Sequence[Path] = ()) -> None:
         device="cuda" if asked.device.startswith("cuda") else "cpu",
         encoder_budget=encoder_budget,
     )
-    estimator = Estimator(config, request)
-    whole = estimator.at(1)
-    estimator.rates = _rates(settings, asked, estimator, whole.prompt_tokens)
-    result = _result(settings, asked, estimator)
+    with strangers(settings.model, "work out the costs of"):
+        estimator = Estimator(config, request)
+        whole = estimator.at(1)
+        estimator.rates = _rates(settings, asked, estimator, whole.prompt_tokens)
+        result = _result(settings, asked, estimator)
     output.warn_length(max(row["length"] for row in result["results"]), estimator.max_length)
     output.deliver(
         lambda: print(json.dumps(result)) if settings.as_json else _print(settings, estimator, result),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from hired import images, prompts
 from hired.cli import loading, output
+from hired.pretrained import strangers
 
 __all__ = ["run"]
 
@@ -19,6 +20,7 @@ def run(
     variant: str = "paper",
     device: str = "auto",
     dtype: str = "auto",
+    trust_remote_code: bool = False,
 ) -> None:
     """Encode a picture, select, and write the figure to `out`. No answer is generated.
 
@@ -28,7 +30,7 @@ def run(
     output.check_picture_path(out, image)
     share = loading.check_settings(budget, alpha, variant)
     picture = images.load(image)
-    loaded = loading.load(model, device, dtype)
+    loaded = loading.load(model, device, dtype, trust_remote_code)
 
     import torch
 
@@ -37,7 +39,7 @@ def run(
 
     words = loading.prompt(loaded.processor, "What is shown?")
     inputs = prompts.inputs(loaded.model, loaded.processor, [words], [picture])
-    with torch.inference_mode():
+    with strangers(model, "select with"), torch.inference_mode():
         reduced = hired.reduce(loaded.model, inputs, budget=share, alpha=alpha, variant=variant, images=[picture])
     chosen = reduced.selection[0]
     line = f"{out}: {chosen.tokens_full:,} -> {chosen.tokens_kept:,} visual tokens"

@@ -5,15 +5,11 @@ Speed and memory do not depend on the weights' values, so a shape with random we
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hired.checkpoints import load_config
 from hired.errors import ModelLoadError
 
 __all__ = ["SHAPES", "Shape", "config_of", "meta_model", "shape_config"]
@@ -146,39 +142,28 @@ def config_of(name: str, trust_remote_code: bool = False) -> Any:
     """The configuration of a shape, a directory, or a hub id (only `config.json` is read, and no weights).
 
     Args:
-        name: which.
-        trust_remote_code: run Python code that comes with the checkpoint.
+        name: of it.
+        trust_remote_code: run code that comes with the checkpoint, where its configuration needs that.
 
     Raises:
-        ModelLoadError: nothing of this name, or numbers that are no model's.
+        ModelLoadError: nothing of this name, or a configuration of no model that can be.
         UnsupportedModelError: a model of no known family.
     """
     if name in SHAPES:
         return shape_config(name)
+    from hired.pretrained import load_config
+
     path = Path(name).expanduser()
     if path.exists() and not (path / "config.json").is_file():
         raise ModelLoadError(f"{name!r} holds no config.json: name a model directory, or a shape: {', '.join(SHAPES)}")
+    if path.exists():
+        return load_config(str(path), name, trust_remote_code)
     try:
-        with _quiet_hub():
-            return load_config(str(path) if path.exists() else name, trust_remote_code, name)
+        return load_config(name, name, trust_remote_code)
     except ModelLoadError as error:
-        if path.exists():
+        if "--trust-remote-code" in str(error):
             raise
         raise ModelLoadError(f"{error}; the shapes are {', '.join(SHAPES)}") from error
-
-
-@contextlib.contextmanager
-def _quiet_hub() -> Iterator[None]:
-    """No warnings and no talk of retries while a configuration is looked for: what is wrong is said once, after it."""
-    logger = logging.getLogger("huggingface_hub")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
 
 
 def meta_model(config: Any) -> Any:
@@ -187,4 +172,4 @@ def meta_model(config: Any) -> Any:
     from transformers import AutoModelForImageTextToText
 
     with torch.device("meta"):
-        return AutoModelForImageTextToText.from_config(config).eval()
+        return AutoModelForImageTextToText.from_config(config, trust_remote_code=False).eval()

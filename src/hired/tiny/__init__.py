@@ -37,14 +37,20 @@ def load_tiny(
         The model, in evaluation mode, and the processor.
 
     Raises:
-        ModelLoadError: Another dtype, or a device that cannot be used.
+        ModelLoadError: Another dtype, a device that cannot be used, or files that are not as they were shipped.
     """
     kind = _dtype(dtype)
-    place = _device(device)
     from transformers import LlavaNextForConditionalGeneration, LlavaNextProcessor
 
-    model = LlavaNextForConditionalGeneration.from_pretrained(WEIGHTS, dtype=kind, local_files_only=True)
-    processor = LlavaNextProcessor.from_pretrained(WEIGHTS, local_files_only=True)
+    from hired.pretrained import check_complete, strangers, usable_device
+
+    place = usable_device(device)
+    with strangers("tiny", "load the model"):
+        model, info = LlavaNextForConditionalGeneration.from_pretrained(
+            WEIGHTS, dtype=kind, local_files_only=True, output_loading_info=True, ignore_mismatched_sizes=True
+        )
+        processor = LlavaNextProcessor.from_pretrained(WEIGHTS, local_files_only=True, trust_remote_code=False)
+    check_complete(info, "tiny")
     return model.to(place).eval(), processor
 
 
@@ -59,16 +65,3 @@ def _dtype(dtype: torch.dtype | str) -> torch.dtype | str:
     if isinstance(dtype, str) and dtype == "auto":
         return dtype
     raise ModelLoadError(f"dtype={dtype!r}: use one of {', '.join(_DTYPES)}, or 'auto'")
-
-
-def _device(device: torch.device | str) -> torch.device:
-    """The device, tried out."""
-    import torch
-
-    try:
-        place = torch.device(device)
-        torch.empty(1, device=place)
-    except Exception as error:  # RuntimeError, AssertionError, TypeError: it depends on the build
-        said = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ModelLoadError(f"device={device!r} cannot be used: {said:.200}") from error
-    return place
