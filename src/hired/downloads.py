@@ -41,12 +41,13 @@ def download(url: str, seconds: float, most: int) -> bytes:
     thread.start()
     try:
         thread.join(max(seconds, 0))
+        late = thread.is_alive()
     finally:
         fetch.stop()
+    if late:  # whatever comes of it now is our own doing
+        raise DownloadError(f"no answer within {seconds:g} s")
     if fetch.error is not None:
         raise DownloadError(_words(fetch.error, seconds)) from fetch.error
-    if fetch.body is None:
-        raise DownloadError(f"no answer within {seconds:g} s")
     return fetch.body
 
 
@@ -85,7 +86,7 @@ class _Fetch:
 
     def __init__(self, url: str, deadline: float, most: int) -> None:
         self.url, self.deadline, self.most = url, deadline, most
-        self.body: bytes | None = None
+        self.body = b""
         self.error: Exception | None = None
         self._stopped = False
         self._lock = threading.Lock()
