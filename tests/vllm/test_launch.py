@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import vllm
+from safetensors.torch import load_file, save_file
 from vllm.model_executor.models import ModelRegistry
 
 from hired.cli.serve import show
@@ -15,6 +16,7 @@ from hired.errors import BudgetError, HiredError, ModelLoadError, UnsupportedMod
 from hired.serving.launch import prepare
 from hired.tiny import WEIGHTS
 from hired.vllm import PREFIX
+from hired.vllm.checkpoints import export
 
 NAME = PREFIX + "LlavaNextForConditionalGeneration"
 
@@ -100,3 +102,57 @@ def test_what_is_said_before_the_start(capsys: pytest.CaptureFixture[str]) -> No
     assert "1344x1344            744   144                 3.2 times" in said
     assert "serve clients that you trust" in said
     assert PREFIX not in said
+
+
+@pytest.fixture
+def whole(tmp_path: Path) -> Path:
+    """The shipped checkpoint, as `hired serve` is given one, to be damaged."""
+    return export(WEIGHTS, tmp_path / "whole")
+
+
+def change(path: Path, **changes: object) -> None:
+    held = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps({**held, **changes}))
+
+
+def test_a_whole_checkpoint_passes(whole: Path) -> None:
+    assert prepare([str(whole)], 0.2).arguments.model_tag == str(whole)
+
+
+def test_missing_weights_are_told_before_the_server_starts(whole: Path) -> None:
+    pytest.importorskip("accelerate")
+    weights = load_file(whole / "model.safetensors")
+    kept = dict(sorted(weights.items())[20:])
+    save_file(kept, whole / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelLoadError, match=r"lacks 20 weights \("):
+        prepare([str(whole)], 0.2)
+
+
+def test_code_of_a_checkpoint_does_not_run(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr("builtins.input", lambda *words: asked.append(words) or "y")
+    mark = whole / "mark"
+    (whole / "payload.py").write_text(f"open({str(mark)!r}, 'w')")
+    # transformers asks about this one although it was told not to trust.
+    held = json.loads((whole / "processor_config.json").read_text())
+    del held["image_processor"]
+    (whole / "processor_config.json").write_text(json.dumps({**held, "processor_class": None}))
+    change(whole / "tokenizer_config.json", processor_class=None)
+    change(
+        whole / "preprocessor_config.json",
+        image_processor_type="Strange",
+        auto_map={"AutoImageProcessor": "payload.Pictures"},
+    )
+    with pytest.raises(ModelLoadError, match="--trust-remote-code"):
+        prepare([str(whole)], 0.2)
+    change(whole / "config.json", model_type="strange", auto_map={"AutoConfig": "payload.Config"})
+    with pytest.raises(ModelLoadError, match="--trust-remote-code"):
+        prepare([str(whole)], 0.2)
+    assert not mark.exists()
+    assert asked == []
+
+
+@pytest.mark.parametrize("changes", [{"image_grid_pinpoints": []}, {"image_grid_pinpoints": [[-96, 96]]}])
+def test_sizes_that_cannot_be(tmp_path: Path, changes: dict[str, object]) -> None:
+    with pytest.raises(ModelLoadError, match="image_grid_pinpoints"):
+        prepare([checkpoint(tmp_path, **changes)], 0.2)
