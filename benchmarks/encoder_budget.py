@@ -143,7 +143,7 @@ def main() -> None:
     if options.only != "page":
         found["settings"] = {"budget": BUDGET, "shape": SHAPE, "depths": DEPTHS, "ratios": RATIOS}
         found |= {"machine": platform.platform(), "versions": output.versions()}
-        FILE.write_text(json.dumps(found, indent=2) + "\n")
+        output.write_json(FILE, found)
     if {"exact", "time"} <= found.keys():
         start, end = "<!-- table -->\n", "<!-- end of table -->"
         text = PAGE.read_text()

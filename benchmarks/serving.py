@@ -32,6 +32,8 @@ import numpy
 import torch
 from PIL import Image
 
+from hired.cli import output
+
 STOCK = "stock"
 QUIET = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
 QUESTION = "What is TOTAL?"
@@ -40,6 +42,7 @@ QUESTION = "What is TOTAL?"
 def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # servers are stopped then too
     settings = arguments()
+    output.check_writable(settings.out)
     made = described(settings)
     content = json.loads(settings.out.read_text()) if settings.out.exists() else {**made, "arms": []}
     if content["settings"] != made["settings"]:
@@ -52,7 +55,7 @@ def main() -> int:
             if any(row["arm"] == arm for row in content["arms"]):
                 continue
             content["arms"].append(measure(arm, settings, checkpoint, stream, warm, Path(folder)))
-            settings.out.write_text(json.dumps(content, indent=2) + "\n")
+            output.write_json(settings.out, content)
     return 0
 
 

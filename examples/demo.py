@@ -5,6 +5,9 @@ Prints question, answer, truth and visual tokens, and writes one of the pictures
 
 import argparse
 import logging
+import shlex
+import shutil
+import sys
 from pathlib import Path
 
 import torch
@@ -35,6 +38,16 @@ def pages(count: int) -> list[forms.Page]:
     drawn = (forms.page(seed) for seed in forms.DEMO_SEEDS)
     found = (page for page in drawn if page.fields)
     return [page for page, _ in zip(found, range(count), strict=False)]
+
+
+def hired_command() -> list[str]:
+    """What starts the command line of this environment, whether or not it is on PATH."""
+    script = Path(sys.executable).with_name("hired")
+    if not script.exists():
+        return [sys.executable, "-m", "hired.cli"]
+    if shutil.which("hired") == str(script):
+        return ["hired"]
+    return [str(script.relative_to(Path.cwd())) if script.is_relative_to(Path.cwd()) else str(script)]
 
 
 def main() -> None:
@@ -84,7 +97,8 @@ def main() -> None:
         page.image.save(picture)
         draw(page.image, chosen, note=f"{page.question()}  {answer}").save(view)
         console.print(f"Wrote {picture} and {view}. Ask it yourself:", soft_wrap=True)
-        console.print(f"  hired ask {picture} '{page.question()}'", soft_wrap=True)
+        command = shlex.join([*hired_command(), "ask", str(picture), page.question()])
+        console.print(f"  {command}", soft_wrap=True, markup=False, highlight=False)
 
 
 if __name__ == "__main__":

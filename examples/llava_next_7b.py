@@ -1,6 +1,6 @@
 """Asks LLaVA-NeXT-7B about a picture at a budget, in 4 bits, placed by `device_map="auto"`.
 
-    pip install "hired-vlm[multi-gpu]" bitsandbytes
+    pip install ".[multi-gpu]" bitsandbytes    # in a checkout of this repository
     python examples/llava_next_7b.py receipt.png "What is the total?" --budget 0.2
 
 In 4 bits the weights take about 5 GB of GPU memory, in float16 (`--bits 16`) about 15 GB. Needs a CUDA GPU and
@@ -35,9 +35,9 @@ def load(name: str, bits: int):
             llm_int8_skip_modules=["model.vision_tower", "model.multi_modal_projector", "lm_head"],
         )
     model = AutoModelForImageTextToText.from_pretrained(
-        name, dtype=torch.float16, device_map="auto", quantization_config=quantised
+        name, dtype=torch.float16, device_map="auto", quantization_config=quantised, trust_remote_code=False
     )
-    return model.eval(), AutoProcessor.from_pretrained(name)
+    return model.eval(), AutoProcessor.from_pretrained(name, trust_remote_code=False)
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """The paper's eight benchmarks through lmms-eval, with `hired.enable` inside its `llava_hf` model.
 
-    pip install lmms_eval "hired-vlm[multi-gpu]"
+    pip install lmms_eval ".[multi-gpu]"    # in a checkout of this repository
     python examples/lmms_eval_tasks.py --budget 0.2 --limit 100
 
 Written against the source of lmms-eval 0.7.3 and NOT run: it needs a GPU, the checkpoint and the data sets.

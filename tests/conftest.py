@@ -1,6 +1,7 @@
 """Settings for all tests: one thread (the models are tiny), and property tests that are the same on every run."""
 
 import os
+from collections import Counter
 
 import pytest
 import torch
@@ -10,6 +11,12 @@ settings.register_profile("fixed", deadline=None, derandomize=True, max_examples
 settings.register_profile("explore", settings.get_profile("fixed"), derandomize=False, max_examples=1000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
+SKIPS = {
+    "torchvision": "need torchvision (make test-families runs them)",
+    "CUDA": "need a CUDA GPU (tests/test_cuda.py runs where there is one)",
+}
+"""What is said of skipped tests, by a word of their reason."""
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread():
@@ -17,3 +24,25 @@ def _one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+def skipped(reasons):
+    """One line that says why tests were skipped, and what runs them."""
+    counts = Counter(
+        next(
+            (words for key, words in SKIPS.items() if key in reason),
+            f"for another reason ({reason.removeprefix('Skipped: ')})",
+        )
+        for reason in reasons
+    )
+    return "Skipped: " + "; ".join(f"{count:,} {words}" for words, count in counts.most_common())
+
+
+def pytest_terminal_summary(terminalreporter):
+    reports = terminalreporter.stats.get("skipped", [])
+    if reports:
+        terminalreporter.write_line(
+            skipped(
+                report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr) for report in reports
+            )
+        )

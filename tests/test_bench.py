@@ -1,7 +1,6 @@
 """`hired bench` on tiny models: what is measured, in which order, and what its rows say. No test looks at a clock."""
 
 import json
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -216,8 +215,7 @@ def test_out_of_memory_is_a_row(out_of_memory: Callable[[int], None], tmp_path: 
 
 
 def _ends(monkeypatch: pytest.MonkeyPatch, code: int, out: str, err: str = "") -> None:
-    done = subprocess.CompletedProcess([], code, out, err)
-    monkeypatch.setattr(memory_module.subprocess, "run", lambda *args, **options: done)
+    monkeypatch.setattr(memory_module, "_answer", lambda order: (code, out, err))
 
 
 def test_a_killed_process_is_out_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -287,11 +285,11 @@ def test_a_checkpoint_can_be_measured(tmp_path: Path, capsys: pytest.CaptureFixt
         (["--image", "0x10"], "WIDTHxHEIGHT"),
         (["--image", ""], "no picture size"),
         (["--batch", "two"], "whole numbers"),
-        (["--batch", "0"], "1 row or more"),
-        (["--new-tokens", "1"], "2 or more"),
-        (["--text-tokens", "1"], "2 or more"),
-        (["--repeats", "0"], "1 or more"),
-        (["--warmup", "-1"], "0 or more"),
+        (["--batch", "0"], "1 to 10,000 rows"),
+        (["--new-tokens", "1"], "use 2 to"),
+        (["--text-tokens", "1"], "use 2 to"),
+        (["--repeats", "0"], "use 1 to"),
+        (["--warmup", "-1"], "use 0 to"),
         (["--dtype", "int3"], "unknown dtype"),
         (["--device", "abacus"], "device 'abacus' cannot be used"),
         (["-o", "x.txt"], "name a .json file"),

@@ -248,7 +248,7 @@ def test_bad_models(run: Run, folder: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
     (other / "config.json").write_text(json.dumps({"model_type": "bert", "architectures": ["BertModel"]}))
-    check_error(run("ask", page, "What?", "--model", other), "bert", "LlavaNext")
+    check_error(run("ask", page, "What?", "--model", other), "bert", str(other), "known families", "`hired models`")
     (other / "config.json").write_text("{")
     check_error(run("ask", page, "What?", "--model", other), "cannot load")
     (other / "config.json").write_text((folder / "model" / "config.json").read_text())

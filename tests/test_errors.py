@@ -99,7 +99,7 @@ def test_choices(setting: str, value: str, match: str) -> None:
 
 def test_a_model_of_an_unknown_family_is_told_the_known_ones() -> None:
     inputs = pictures.inputs("llava", [[(64, 64)]])
-    match = "LlamaForCausalLM .*'llama'.* not supported.*LlavaNextForConditionalGeneration.*LlavaForConditionalGen"
+    match = "LlamaForCausalLM .*'llama'.* not supported.*`hired models`"
     expect(LlamaForCausalLM(models.text()), inputs, UnsupportedModelError, match)
     expect(torch.nn.Linear(1, 1), inputs, UnsupportedModelError, "Linear .* not supported")
     with pytest.raises(UnsupportedModelError, match="NoneType"):

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -11,14 +12,14 @@ from PIL import Image
 from hired import forms
 from hired.cli import loading, main
 from hired.errors import BudgetError, HiredError
-from hired.evaluation import Settings, checks, run, smaller
+from hired.evaluation import CHECKS, METHODS, Settings, checks, run, smaller
 from hired.evaluation.plot import plot
 from hired.evaluation.run import Row, evaluate
 from hired.evaluation.samples import Sample, samples
 from hired.reduction import Plan, ReducedInputs, assemble, encode, plan, project
 from tests.support.models import CASES, IMAGE_ID
 
-ALL = ("hired", "uniform", "random", "overview", "smaller", "blank-half", "no-newlines")
+ALL = METHODS + CHECKS
 
 
 def planned(name: str, images: list[Image.Image], budget: float = 0.3) -> Any:
@@ -141,7 +142,7 @@ def measured(name: str, **options: Any) -> list[Row]:
 
 def test_rows(rows: list[Row]) -> None:
     assert [(row["method"], row["budget"]) for row in rows] == [
-        *((method, budget) for method in ALL[:5] for budget in (1, 0.25, 6)),
+        *((method, budget) for method in METHODS for budget in (1, 0.25, 6)),
         ("blank-half", 1),
         ("no-newlines", 1),
     ]
@@ -163,7 +164,14 @@ def test_the_same_numbers_every_time(rows: list[Row]) -> None:
 
 @pytest.mark.parametrize("options", [{"newlines": "keep"}, {"positions": "original"}, {"variant": "published"}])
 def test_options_reach_the_reduction(options: dict[str, str]) -> None:
-    assert len(measured("llava_next", **options)) == 17
+    assert len(measured("llava_next", **options)) == 20
+
+
+def test_published_is_what_the_authors_code_keeps(rows: list[Row]) -> None:
+    other = measured("llava_next", variant="published")
+    mine = [{**row, "method": ""} for row in rows if row["method"] == "published"]
+    assert mine == [{**row, "method": ""} for row in other if row["method"] == "hired"]
+    assert mine != [{**row, "method": ""} for row in rows if row["method"] == "hired"]
 
 
 def test_an_encoder_budget_is_hireds_only(rows: list[Row], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,7 +194,7 @@ def test_an_encoder_budget_is_hireds_only(rows: list[Row], monkeypatch: pytest.M
 
 
 def test_single_partition_models_are_measured_too() -> None:
-    assert len(measured("llava")) == 17
+    assert len(measured("llava")) == 20
 
 
 def test_a_right_answer_counts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,6 +231,27 @@ def test_bad_settings(options: dict[str, Any]) -> None:
         Settings(**options).check()
 
 
+def drawn(monkeypatch: pytest.MonkeyPatch, exact_match: float) -> np.ndarray:
+    """The plot of one point, as pixels."""
+    pixels: list[np.ndarray] = []
+
+    def keep(figure: Any, path: Path) -> None:
+        figure.canvas.draw()
+        pixels.append(np.asarray(figure.canvas.buffer_rgba())[..., :3].astype(int))
+
+    monkeypatch.setattr("hired.cli.output.write_figure", keep)
+    row = Row(method="uniform", budget=1, tokens=100.0, exact_match=exact_match, correct=1, n=1)
+    plot([row], Path("x.png"), "title with $ and {")
+    return pixels[0]
+
+
+@pytest.mark.parametrize("exact_match", [1.0, 0.0])
+def test_markers_at_the_ends_of_the_scale_are_whole(monkeypatch: pytest.MonkeyPatch, exact_match: float) -> None:
+    blue = np.array([0x19, 0x71, 0xC2])
+    found, half = (int((np.abs(drawn(monkeypatch, share) - blue).sum(-1) < 30).sum()) for share in (exact_match, 0.5))
+    assert found > 0.9 * half  # the axis or the dashed line may hide a little
+
+
 @pytest.mark.parametrize("name", ["plot.png", "plot.svg"])
 def test_plot(rows: list[Row], tmp_path: Path, name: str) -> None:
     plot(rows, tmp_path / name, "title")
@@ -236,7 +265,7 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     case.model().save_pretrained(tmp_path / "model")
     case.processor("left").save_pretrained(tmp_path / "model")
     words = ["eval", "--model", str(tmp_path / "model"), "--limit", "2", "--budgets", "1,0.2"]
-    words += ["--methods", "hired,smaller"]
+    words += ["--methods", "hired,published"]
     out = tmp_path / "out.json"
     capsys.readouterr()
     assert main([*words, "--json", "-o", str(out), "-o", str(tmp_path / "out.png")]) == 0

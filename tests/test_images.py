@@ -1,11 +1,8 @@
 """Reading pictures: every mode comes out as RGB, every failure as one line."""
 
 import contextlib
-import http.server
 import io
 import struct
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -211,70 +208,35 @@ def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "empty" in failure("-")
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    picture = saved(noise()).getvalue()
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            if self.path == "/moved":
-                self.send_response(302)
-                self.send_header("Location", "/picture.png")
-                self.end_headers()
-                return
-            if self.path == "/gone":
-                self.send_error(404)
-                return
-            body = {"/text": b"<html>no</html>", "/nothing": b""}.get(self.path, picture)
-            self.send_response(200)
-            claimed = len(body) * (2 if self.path == "/cut" else 1)
-            self.send_header("Content-Length", str(claimed))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=httpd.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{httpd.server_port}"
-    httpd.shutdown()
-    httpd.server_close()
-
-
-@pytest.mark.parametrize("path", ["/picture.png", "/moved", "/späte bilder?x=1%20"])
-def test_url(server: str, path: str) -> None:
-    assert np.array_equal(np.asarray(images.load(server + path)), np.asarray(noise()))
-
-
-@pytest.mark.parametrize(
-    ("path", "words"),
-    [("/gone", "HTTP 404"), ("/text", "not a picture"), ("/nothing", "empty"), ("/cut", "")],
-)
-def test_url_that_fails(server: str, path: str, words: str) -> None:
-    assert words in failure(server + path)
-
-
-@pytest.mark.parametrize(
-    "url", ["http://127.0.0.1:9/x.png", "http://[bad/x", "http://", "ftp://host/x.png", "http://a b/x"]
-)
-def test_url_that_cannot_be(url: str) -> None:
-    failure(url)
-
-
-def test_url_size_limit(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "MAX_BYTES", 1024)
-    assert "larger than" in failure(server + "/picture.png")
-
-
-def test_url_time_limit(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "URL_SECONDS", -1.0)
-    failure(server + "/picture.png")
-
-
 def test_broken_file_object() -> None:
     class Broken(io.BytesIO):
         def read(self, size: int | None = -1) -> bytes:
             raise OSError("the disk is on fire")
 
     assert "on fire" in failure(Broken())
+
+
+class Text:
+    def read(self, size: int = -1) -> str:
+        return "text"
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        (None, "not NoneType"),
+        (5, "not int"),
+        ([], "not list"),
+        (b"page.png", "not bytes"),
+        (noise(2, 2), "not Image"),
+        (Text(), "binary mode"),
+    ],
+)
+def test_what_is_no_source(source: object, words: str) -> None:
+    assert words in failure(source)
+
+
+def test_a_closed_file() -> None:
+    file = io.BytesIO(b"x")
+    file.close()
+    assert "closed" in failure(file)

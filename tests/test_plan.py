@@ -199,7 +199,9 @@ def test_the_command_prints_json(capsys, tmp_path):
     path = tmp_path / "plan.json"
     given = ("--budgets", "1,0.2,576", "--memory", "17GB", "--device", "cpu", "--dtype", "bf16", "--json", "-o", path)
     code, out, err = plan(capsys, "llava-next-7b", *given)
-    assert (code, err) == (0, "")
+    assert code == 0
+    assert err.startswith("hired: warning: 5,232 tokens, but the LLM was made for 4,096 positions")
+    assert err.count("\n") == 1
     result = json.loads(out)
     assert result == json.loads(path.read_text())
     assert [row["tokens"] for row in result["results"]] == [2928, 576, 576]
@@ -210,7 +212,7 @@ def test_the_command_prints_json(capsys, tmp_path):
 
 def test_the_command_prints_a_table_and_what_it_means(capsys):
     given = ("--dtype", "int4", "--device", "cuda", "--memory", "8GB", "--ttft", "500ms", "--context", 2000)
-    code, out, _ = plan(capsys, "llava-next-7b", *given, "--tflops", 100, "--bandwidth", 600)
+    code, out, err = plan(capsys, "llava-next-7b", *given, "--tflops", 100, "--bandwidth", 600)
     assert code == 0
     for words in (
         "Weights 4.8",
@@ -220,7 +222,8 @@ def test_the_command_prints_a_table_and_what_it_means(capsys):
         "first token, s",
     ):
         assert words in out
-    assert "4,096 positions" in out
+    assert "4,096 positions" in err
+    assert "positions" not in plan(capsys, "llava-next-7b", "--budgets", "0.2", "--context", 1000)[2]
 
 
 def test_the_command_measures_this_machine_when_asked(capsys):

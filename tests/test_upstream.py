@@ -106,6 +106,7 @@ def test_what_passes_untouched_must_pass_enabled():
     assert "failed only when enabled: E (hired/x.py:1)\n    b" in text
     assert "not run only when enabled\n    d" in text
     assert "    c" not in text
+    assert "no test makes a model of llava\n" in text
     assert "3 tests pass untouched, 1 of them enabled too" in text
 
 

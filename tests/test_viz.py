@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 import hired
-from hired.viz import draw
+from hired.viz import draw, figure
+from hired.viz import text as viz_text
 from hired.viz.panels import heat_panel, token_panel
 from hired.viz.text import ARROW, fitted, text_width
 from tests.support.models import CASES
@@ -33,9 +34,9 @@ def selection(name: str, image: Image.Image, budget: float, **options: Any) -> A
 @pytest.mark.parametrize("name", list(CASES))
 def test_every_shape_can_be_drawn(name: str, size: tuple[int, int]) -> None:
     image = picture(*size)
-    figure = draw(image, selection(name, image, 0.2), note="What is it? " * 40)
-    assert figure.mode == "RGB"
-    assert 300 <= max(figure.size) <= 4200
+    drawn = draw(image, selection(name, image, 0.2), note="What is it? " * 40)
+    assert drawn.mode == "RGB"
+    assert 300 <= max(drawn.size) <= 4200
 
 
 @pytest.mark.parametrize("name", list(CASES))
@@ -116,3 +117,39 @@ def test_text_is_cut_to_fit() -> None:
     words = f"12 {ARROW} 3 " + "word " * 50
     assert text_width(fitted(words, 20, 300), 20) <= 300
     assert fitted("short", 20, 300) == "short"
+    whole = "a b c d e f g h"
+    for width in range(1, 200, 7):
+        shown = fitted(whole, 20, width)
+        assert shown == whole or shown.endswith("...")
+        assert text_width(shown, 20) <= max(width, text_width("...", 20))
+
+
+@pytest.mark.parametrize("length", [100, 4_000, 15_000, 1_000_000])
+def test_long_text_is_cut_without_measuring_all_of_it(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: list[int] = []
+
+    def measure(words: str, size: int) -> int:
+        measured.append(len(words))
+        return text_width(words, size)
+
+    monkeypatch.setattr(viz_text, "text_width", measure)
+    shown = fitted("ab c" * (length // 4), 26, 1500)
+    assert 80 < len(shown) <= min(length, 200)
+    assert sum(measured) < 20_000
+
+
+@pytest.mark.parametrize("size", [(400, 40), (600, 60), (300, 100), (40, 400), (60, 700)])
+@pytest.mark.parametrize("budget", [0.1, 0.3, 1.0])
+def test_nothing_is_written_on_a_strip(size: tuple[int, int], budget: float) -> None:
+    image = picture(*size)
+    chosen = selection("llava_next", image, budget)
+    shown = np.asarray(draw(image, chosen, note="a note"))
+    blocks, _, _ = figure._arranged(image, chosen)
+    assert len(blocks) == 3 if budget < 1 else blocks
+    for block in blocks:
+        panel = np.asarray(block.panel.image)
+        left = figure._MARGIN + block.x
+        strip = shown[:, left : left + panel.shape[1]]
+        tops = range(len(strip) - len(panel) + 1)
+        assert any(np.array_equal(strip[top : top + len(panel)], panel) for top in tops)
+        assert block.side or block.foot or not block.labels

@@ -22,8 +22,8 @@ class ImageError(HiredError, ValueError):
 
 
 class ModelLoadError(HiredError, OSError):
-    """A model named on the command line cannot be loaded."""
+    """A model, or a device or dtype for it, cannot be had; or a checkpoint is not whole."""
 
 
 class MissingDependencyError(HiredError, ImportError):
-    """An optional dependency is needed; the message names the extra that brings it."""
+    """An optional dependency is needed; the message names it, and the extra that brings it."""

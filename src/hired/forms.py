@@ -26,6 +26,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from hired.errors import BudgetError, MissingDependencyError
+
 if TYPE_CHECKING:
     from numpy.random import Generator
 
@@ -155,11 +157,18 @@ def page(seed: int, *, task: Task = "forms", fonts: FontSet = "train") -> Page:
         seed: Any non-negative integer; see `TRAIN_SEEDS`, `EVAL_SEEDS` and `DEMO_SEEDS`.
         task: ``forms`` (one to four lines) or ``dense`` (about three lines a tile).
         fonts: ``train``, or ``unseen``: typefaces that training never showed.
+
+    Raises:
+        BudgetError: A value that is none of these.
+        MissingDependencyError: matplotlib, whose fonts the pages are written with, is not installed, or Pillow was
+            built without FreeType.
     """
+    if not isinstance(seed, int | np.integer) or isinstance(seed, bool) or seed < 0:
+        raise BudgetError(f"seed must be a whole number of at least 0, not {seed!r:.80}")
     if task not in ("forms", "dense"):
-        raise ValueError(f"task must be 'forms' or 'dense', not {task!r}")
-    if fonts not in _FONT_FILES:
-        raise ValueError(f"fonts must be 'train' or 'unseen', not {fonts!r}")
+        raise BudgetError(f"task must be 'forms' or 'dense', not {task!r:.80}")
+    if not isinstance(fonts, str) or fonts not in _FONT_FILES:
+        raise BudgetError(f"fonts must be 'train' or 'unseen', not {fonts!r:.80}")
     rng = np.random.default_rng([seed, ("forms", "dense").index(task)])
     shares = np.array(GRID_SHARES)
     if task == "dense":
@@ -336,9 +345,14 @@ def _font(name: str, size: float) -> ImageFont.FreeTypeFont:
     if name == "Aileron":
         font = ImageFont.load_default(size)
         if not isinstance(font, ImageFont.FreeTypeFont):
-            raise RuntimeError("Pillow was built without FreeType, which drawing pages needs")
+            raise MissingDependencyError("the pages are written with FreeType: install a Pillow built with it")
         return font
-    import matplotlib
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise MissingDependencyError(
+            "the pages are written with matplotlib's fonts: pip install 'hired-vlm[eval]'"
+        ) from error
 
     path = f"{matplotlib.get_data_path()}/fonts/ttf/{name}"
     return ImageFont.truetype(path, size, layout_engine=ImageFont.Layout.BASIC)

@@ -6,16 +6,10 @@ wrong is an `hired.errors.ImageError` of one line.
 
 from __future__ import annotations
 
-import http.client
 import io
 import os
-import ssl
 import stat
 import sys
-import time
-import urllib.error
-import urllib.parse
-import urllib.request
 import warnings
 from pathlib import Path
 from typing import BinaryIO
@@ -23,6 +17,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
+from hired.download import DownloadError, download, without_password
 from hired.errors import ImageError
 
 __all__ = ["MAX_BYTES", "MAX_PIXELS", "URL_SECONDS", "load"]
@@ -32,11 +27,11 @@ MAX_BYTES = 256 * 1024 * 1024
 MAX_PIXELS = 89_478_485
 """Largest picture that is decoded, in pixels (Pillow's own threshold for a decompression bomb)."""
 URL_SECONDS = 30.0
-"""How long a download may take, in seconds."""
+"""How long a download may take in all, redirects included, in seconds."""
 
 # Formats that Pillow hands to another program (Ghostscript) or to the system are not read.
-_NEVER = frozenset({"EPS", "WMF"})
 _CHUNK = 1 << 16
+_NEVER = frozenset({"EPS", "WMF"})
 
 
 def load(source: str | os.PathLike[str] | BinaryIO) -> Image.Image:
@@ -131,12 +126,8 @@ def _grey(values: np.ndarray, top: float) -> Image.Image:
 def _read(source: str | os.PathLike[str] | BinaryIO) -> tuple[str, bytes]:
     """The bytes of a source, and what to call it in an error."""
     if not isinstance(source, str | os.PathLike):
-        name = "the given file"
-        try:
-            return name, _limited(name, source.read(MAX_BYTES + 1))
-        except OSError as error:
-            raise ImageError(f"cannot read {name}: {_line(error)}") from error
-    text = os.fspath(source)
+        return _open_file(source)
+    text = os.fsdecode(source)
     if isinstance(source, str):
         if text == "-":
             return _stdin()
@@ -148,10 +139,26 @@ def _read(source: str | os.PathLike[str] | BinaryIO) -> tuple[str, bytes]:
     return _file(text)
 
 
+def _open_file(source: BinaryIO) -> tuple[str, bytes]:
+    """The rest of an open file."""
+    name = "the given file"
+    if not callable(getattr(source, "read", None)):
+        raise ImageError(f"a picture is a path, '-', a URL or an open binary file, not {type(source).__name__}")
+    try:
+        data = source.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:  # ValueError: it is closed
+        raise ImageError(f"cannot read {name}: {_line(error)}") from error
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise ImageError(f"{name} gives {type(data).__name__}, not bytes: open it with mode 'rb'")
+    return name, _limited(name, bytes(data))
+
+
 def _stdin() -> tuple[str, bytes]:
     """Everything on standard input."""
     name = "standard input"
-    if sys.stdin is None or sys.stdin.isatty():
+    if sys.stdin is None:
+        raise ImageError("standard input is closed: pipe a picture into it")
+    if sys.stdin.isatty():
         raise ImageError("standard input is a terminal: pipe a picture into it")
     try:
         return name, _limited(name, sys.stdin.buffer.read(MAX_BYTES + 1))
@@ -165,11 +172,10 @@ def _file(text: str) -> tuple[str, bytes]:
     if not text:
         raise ImageError("the path of the picture is empty")
     try:
-        mode = os.stat(text).st_mode
-        if stat.S_ISDIR(mode):
+        if stat.S_ISDIR(os.stat(text).st_mode):
             raise ImageError(f"{name} is a directory, not a picture")
-        with open(text, "rb") as file:
-            return name, _limited(name, file.read(MAX_BYTES + 1))
+        with open(text, "rb", buffering=0, opener=_unblocked) as file:
+            return name, _limited(name, _all(name, file))
     except ImageError:
         raise
     except FileNotFoundError:
@@ -179,41 +185,39 @@ def _file(text: str) -> tuple[str, bytes]:
         raise ImageError(f"cannot read {name}: {reason}") from error
 
 
+_PIECE = 1 << 20  # bytes read at a time
+
+
+def _unblocked(path: str, flags: int) -> int:
+    """Opens a file without waiting: a pipe may have nobody who writes to it."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _all(name: str, file: BinaryIO) -> bytes:
+    """Everything in a file opened by `_unblocked`; where it is a pipe that somebody writes to, that is waited for."""
+    first: bytes | None = b""
+    if stat.S_ISFIFO(os.fstat(file.fileno()).st_mode):
+        first = file.read(_PIECE)
+        if first == b"":
+            raise ImageError(f"{name} is a pipe that nobody writes to")
+    elif os.isatty(file.fileno()):
+        raise ImageError(f"{name} is a terminal, not a picture")
+    if hasattr(os, "O_NONBLOCK"):
+        os.set_blocking(file.fileno(), True)
+    chunks, size = [first or b""], len(first or b"")
+    while size <= MAX_BYTES and (chunk := file.read(_PIECE)):
+        chunks.append(chunk)
+        size += len(chunk)
+    return b"".join(chunks)
+
+
 def _url(url: str) -> tuple[str, bytes]:
     """Download a URL, within `MAX_BYTES` and `URL_SECONDS`."""
     name = _shown(url)
-    deadline = time.monotonic() + URL_SECONDS
-    chunks: list[bytes] = []
-    size = 0
     try:
-        request = urllib.request.Request(
-            urllib.parse.quote(url, safe="%/:=&?~#+!$,;'@()*[]"),
-            headers={"User-Agent": "hired (Python urllib)", "Accept": "image/*,*/*;q=0.5"},
-        )
-        with urllib.request.urlopen(request, timeout=URL_SECONDS) as response:
-            expected = response.headers.get("Content-Length", "")
-            while chunk := response.read1(_CHUNK):
-                size += len(chunk)
-                chunks.append(chunk)
-                if size > MAX_BYTES:
-                    break
-                if time.monotonic() > deadline:
-                    raise TimeoutError
-    except urllib.error.HTTPError as error:
-        raise ImageError(f"cannot download {name}: HTTP {error.code} {_line(error.reason)}") from error
-    except (TimeoutError, ssl.SSLError, urllib.error.URLError) as error:
-        cause = error.reason if isinstance(error, urllib.error.URLError) else error
-        if isinstance(cause, TimeoutError):
-            raise ImageError(f"cannot download {name}: no answer within {URL_SECONDS:g} s") from error
-        if isinstance(cause, OSError) and not isinstance(cause, ssl.SSLError) and cause.strerror:
-            cause = cause.strerror
-        raise ImageError(f"cannot download {name}: {_line(cause)}") from error
-    except (OSError, ValueError, http.client.HTTPException) as error:
+        return name, _limited(name, download(url, URL_SECONDS, MAX_BYTES))
+    except DownloadError as error:
         raise ImageError(f"cannot download {name}: {_line(error)}") from error
-    data = _limited(name, b"".join(chunks))
-    if expected.isdigit() and size < int(expected):
-        raise ImageError(f"the download of {name} broke off after {size:,} of {int(expected):,} bytes")
-    return name, data
 
 
 def _limited(name: str, data: bytes) -> bytes:
@@ -224,12 +228,13 @@ def _limited(name: str, data: bytes) -> bytes:
 
 
 def _shown(text: str) -> str:
-    """A path or URL on one line, at most 120 characters."""
-    clean = "".join(c if c.isprintable() else "?" for c in text)
+    """A path, or a URL without its password, on one line of at most 120 characters."""
+    clean = "".join(c if c.isprintable() else "?" for c in without_password(text))
     return clean if len(clean) <= 120 else clean[:80] + "..." + clean[-37:]
 
 
 def _line(reason: object) -> str:
     """What an exception says, on one line."""
     text = " ".join(str(reason).split()) or type(reason).__name__
+    text = "".join(c if c.isprintable() else "?" for c in text)
     return text if len(text) <= 160 else text[:157] + "..."

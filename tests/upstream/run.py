@@ -27,14 +27,18 @@ Outcomes = dict[str, dict[str, Any]]
 """By a test's id: its `outcome`, how many enabled models it `made`, and of a failure the `error` and our `line`."""
 
 
+def _kinds() -> list[str]:
+    """The supported model types, as transformers' folders of tests are called."""
+    return [kind for family in FAMILIES for kind in family.model_types]
+
+
 def test_files(checkout: Path) -> list[str]:
     """The test files of the supported models, relative to a checkout.
 
     Raises:
         SystemExit: it lacks one.
     """
-    kinds = [kind for family in FAMILIES for kind in family.model_types]
-    files = [f"tests/models/{kind}/test_modeling_{kind}.py" for kind in kinds]
+    files = [f"tests/models/{kind}/test_modeling_{kind}.py" for kind in _kinds()]
     missing = [file for file in files if not (checkout / file).is_file()]
     if missing:
         raise SystemExit(f"{checkout} is no checkout of transformers with tests: it has no {missing[0]}")
@@ -95,6 +99,8 @@ def report(untouched: Outcomes, enabled: Outcomes) -> tuple[str, bool]:
         lines += [f"    {test}" for test in tests]
     lines += [f"{len(passed)} tests pass untouched, {len(passed) - len(broken)} of them enabled too"]
     lines += [f"{sum(map(bool, made))} of them made {sum(made)} enabled models"]
+    seen = {Path(test.partition("::")[0]).parent.name for test, told in enabled.items() if told["made"]}
+    lines += [f"no test makes a model of {kind}" for kind in _kinds() if kind not in seen]
     return "\n".join(lines), bool(passed) and not broken and any(made)
 
 

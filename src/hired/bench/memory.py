@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import subprocess
 import sys
+import tempfile
+import threading
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -72,17 +76,49 @@ def fresh(settings: Settings, scene: Scene, arm: Arm, threads: int) -> Memory | 
         HiredError: the model itself does not fit, or the process failed in another way.
     """
     order = {"settings": asdict(settings), "scene": asdict(scene), "arm": asdict(arm), "threads": threads}
-    command = [sys.executable, "-m", "hired.bench.memory"]
-    done = subprocess.run(command, input=json.dumps(order), capture_output=True, text=True, check=False)
-    lines = done.stdout.split("\n")
-    if done.returncode in KILLED or OUT in lines:
+    code, out, err = _answer(json.dumps(order))
+    lines = out.split("\n")
+    if code in KILLED or OUT in lines:
         if LOADED not in lines:
             raise HiredError(f"{settings.subject} does not fit into memory: use a smaller model, or another --dtype")
         return None
-    if done.returncode != 0:
-        said = [line for line in done.stderr.splitlines() if line.strip()] or [f"exit code {done.returncode}"]
+    if code != 0:
+        said = [line for line in err.splitlines() if line.strip()] or [f"exit code {code}"]
         raise HiredError(f"the process that measures memory failed: {said[-1].strip()}")
     return Memory(**json.loads(lines[-2]))
+
+
+def _answer(order: str) -> tuple[int, str, str]:
+    """(exit code, standard output, standard error) of a fresh process, which ends when this one does, however it ends.
+
+    Its standard input stays open for as long as it may run.
+    """
+    command = [sys.executable, "-m", "hired.bench.memory"]
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said)
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            with contextlib.suppress(BrokenPipeError):  # it was killed at once
+                process.stdin.write(f"{order}\n".encode())
+                process.stdin.flush()
+            out = process.stdout.read()
+            code = process.wait()
+        finally:
+            process.kill()  # does nothing to one that has ended
+            process.wait()
+            process.stdout.close()
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.close()
+        said.seek(0)
+        return code, out.decode(errors="replace"), said.read().decode(errors="replace")
+
+
+def _leave_with_parent() -> None:
+    """End this process once nobody holds the other end of its standard input."""
+    with contextlib.suppress(OSError):
+        os.read(sys.stdin.fileno(), 1)
+    os._exit(1)
 
 
 def _resident_mb(name: str) -> float | None:
@@ -103,13 +139,15 @@ def _resident_mb(name: str) -> float | None:
 
 
 def _child() -> None:
-    """The fresh process: what to do comes on standard input."""
+    """The fresh process: what to do comes as a line on standard input, whose end is this process's."""
+    order = json.loads(sys.stdin.readline())
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+
     import torch
 
     from hired.bench.measure import attempt
     from hired.bench.subject import load
 
-    order = json.load(sys.stdin)
     given = order["settings"]
     settings = Settings(**{**given, "images": tuple(map(tuple, given["images"]))})
     scene = Scene(tuple(order["scene"]["image"]), order["scene"]["batch"])
@@ -124,4 +162,7 @@ def _child() -> None:
 
 
 if __name__ == "__main__":
-    _child()
+    try:
+        _child()
+    except HiredError as error:
+        sys.exit(str(error))

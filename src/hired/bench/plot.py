@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hired.bench.settings import Arm
+from hired.cli import output
 from hired.errors import HiredError, MissingDependencyError
 
 if TYPE_CHECKING:
@@ -32,29 +33,30 @@ def plot(rows: Sequence[Row], path: Path, title: str) -> None:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise MissingDependencyError("plots need matplotlib: pip install 'hired-vlm[eval]'") from error
+        raise MissingDependencyError(output.MATPLOTLIB) from error
 
     done = [row for row in rows if row["ttft_s"] is not None]
     if not done:
-        raise HiredError(f"nothing to draw in {path}: every arm ran out of memory")
-    figure = Figure(figsize=(7.2, 4.6), dpi=160, layout="constrained")
+        raise HiredError(f"nothing to draw in {output.one_line(path)}: every arm ran out of memory")
+    by_size = len({tuple(row["image"]) for row in done}) > 1
+    width = 7.2 if by_size else max(7.2, 0.95 * len(rows))  # every bar has words below it
+    figure = Figure(figsize=(width, 4.6), dpi=160, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    if len({tuple(row["image"]) for row in done}) > 1:
+    if by_size:
         _by_size(axes, done)
     else:
         _by_stage(axes, rows)
     axes.set_ylim(bottom=0)
+    for line in axes.lines:  # markers at the ends of the scale are whole
+        line.set_clip_on(False)
     axes.set_ylabel("time to first token, s")
-    axes.set_title(title, loc="left", fontsize=10)
+    axes.set_title(title, loc="left", fontsize=10, parse_math=False)
     axes.grid(axis="y", color="#e9ecef", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, markerscale=0.5)
-    try:
-        figure.savefig(path)
-    except (OSError, ValueError) as error:
-        raise HiredError(f"cannot write {path}: {' '.join(str(error).split())}") from error
+    output.write_figure(figure, path)
 
 
 def _name(row: Row) -> str:
@@ -73,12 +75,11 @@ def _by_stage(axes: Any, rows: Sequence[Row]) -> None:
     marked = [(place, row["allowed_ttft_s"]) for place, row in zip(places, rows, strict=True) if row["budget"] != 1]
     marked = [(place, allowed) for place, allowed in marked if allowed is not None]
     if marked:
-        axes.plot(
-            *zip(*marked, strict=True),
-            linestyle="none",
-            marker="_",
-            markersize=34,
-            markeredgewidth=2,
+        axes.hlines(
+            [allowed for _, allowed in marked],
+            [place - 0.26 for place, _ in marked],
+            [place + 0.26 for place, _ in marked],
+            linewidth=2,
             color="#212529",
             label="allowed: untouched encoder + text prefill",
         )

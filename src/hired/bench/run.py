@@ -15,8 +15,11 @@ from hired.bench.overhead import choosing
 from hired.bench.rows import Row, make_row
 from hired.bench.settings import Arm, Scene, Settings
 from hired.bench.subject import Subject, inputs_for, load, pictures, text_for
+from hired.cli.output import warn_length
+from hired.costs.tokens import max_positions
 from hired.errors import HiredError
 from hired.machine import machine
+from hired.pretrained import usable_device
 from hired.reduction import Plan
 
 __all__ = ["RANDOM_WEIGHTS", "bench"]
@@ -41,13 +44,11 @@ def bench(settings: Settings, tell: Tell = lambda words: None) -> dict[str, Any]
     Raises:
         HiredError: settings that cannot be measured, or a model that cannot be loaded or does not fit.
     """
-    from hired.cli import loading
-
     settings.check()
     arms, scenes = settings.arms(), settings.scenes()
     memory: dict[tuple[Scene, Arm], Memory | None] = {}
     # Fresh processes come first: two copies of a large model may not fit.
-    if settings.memory and loading._device(torch, settings.device).type != "cuda":
+    if settings.memory and usable_device(settings.device).type != "cuda":
         for scene in scenes:
             for arm in arms:
                 tell(f"memory of {arm.name} in a process of its own")
@@ -91,6 +92,8 @@ def _scene(
     # Facts of the arms come from one picture: a batch that does not fit is found out in the arms.
     single = inputs_for(subject, pictures(Scene(scene.image, 1)), settings.text_tokens)
     known = {arm: _known(subject, single, arm) for arm in arms}
+    longest = max(facts.length for facts in known.values()) + settings.new_tokens
+    warn_length(longest, max_positions(subject.model.config))
     if settings.memory and subject.device.type == "cuda":
         for arm in arms:
             tell(f"{where}: memory of {arm.name}")

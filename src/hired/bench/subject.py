@@ -12,8 +12,9 @@ from torch import Tensor
 from hired.bench.settings import Scene, Settings
 from hired.costs.randomly import random_model
 from hired.costs.shapes import shape_config
-from hired.errors import ModelLoadError
+from hired.errors import InputsError, ModelLoadError
 from hired.families import Family, family_of
+from hired.pretrained import usable_device
 
 __all__ = ["Subject", "inputs_for", "load", "pictures", "text_for"]
 
@@ -61,10 +62,10 @@ def load(settings: Settings) -> Subject:
     from hired.cli import loading
 
     if settings.model is not None:
-        loaded = loading.load(settings.model, settings.device, settings.dtype)
+        loaded = loading.load(settings.model, settings.device, settings.dtype, settings.trust_remote_code)
         model, processor = loaded.model, loaded.processor.image_processor
     else:
-        device = loading._device(torch, settings.device)
+        device = usable_device(settings.device)
         config = shape_config(settings.subject)
         model = random_model(config, device, _dtype(settings, device))
         processor = _image_processor(config)
@@ -113,8 +114,15 @@ def inputs_for(subject: Subject, images: list[Any], text_tokens: int) -> dict[st
 
     Returns:
         `input_ids` and `attention_mask` (batch, length), `pixel_values` and what belongs to them, on the device.
+
+    Raises:
+        InputsError: pictures of a size that the processor takes none of.
     """
-    made: Mapping[str, Any] = subject.image_processor(images=images, return_tensors="pt")
+    try:
+        made: Mapping[str, Any] = subject.image_processor(images=images, return_tensors="pt")
+    except (ValueError, ZeroDivisionError) as error:
+        width, height = images[0].size
+        raise InputsError(f"the image processor takes no pictures of {width}x{height}: {error}") from error
     given = {key: made[key] for key in subject.family.image_keys}
     layouts = subject.family.layouts(subject.model, given, None)
     count = layouts[0].tokens_full  # all pictures are of one size

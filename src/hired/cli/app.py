@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+from hired.cli.options import budgets as several
+from hired.cli.options import full_dtype, number
+
 __all__ = ["app"]
 
 app = typer.Typer(
@@ -28,18 +31,17 @@ Variant = Annotated[
     str, typer.Option("--variant", metavar="paper|published", help="The paper's algorithm or its code's.")
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps ...")]
-Dtype = Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16 or float16.")]
+Dtype = Annotated[
+    str, typer.Option("--dtype", callback=full_dtype, help="auto, float32, bfloat16 or float16 (fp32, bf16, fp16).")
+]
+Trust = Annotated[
+    bool,
+    typer.Option(
+        "--trust-remote-code",
+        help="Run Python code that comes with the checkpoint. It can do all that you can: read it first.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
-
-
-def number(text: str) -> int | float | str:
-    """A budget as typed: a whole number, a number, or the text itself where it is neither."""
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
 
 
 @app.callback(invoke_without_command=True)
@@ -64,9 +66,10 @@ def ask(
     budget: BudgetText = "0.2",
     alpha: Alpha = 0.5,
     variant: Variant = "paper",
-    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest answer.")] = 64,
+    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, max=1_000_000, help="Longest answer.")] = 64,
     device: Device = "auto",
     dtype: Dtype = "auto",
+    trust_remote_code: Trust = False,
     view: Annotated[Path | None, typer.Option("--view", metavar="OUT.png", help="Also draw what was kept.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -83,6 +86,7 @@ def ask(
             max_new_tokens=max_new_tokens,
             device=device,
             dtype=dtype,
+            trust_remote_code=trust_remote_code,
             view=view,
             as_json=as_json,
         )
@@ -99,10 +103,11 @@ def view(
     variant: Variant = "paper",
     device: Device = "auto",
     dtype: Dtype = "auto",
+    trust_remote_code: Trust = False,
 ) -> None:
     from hired.cli.view import run
 
-    run(image, out, model, number(budget), alpha, variant, device, dtype)
+    run(image, out, model, number(budget), alpha, variant, device, dtype, trust_remote_code)
 
 
 @app.command(help="List the supported model families.")
@@ -117,9 +122,9 @@ def evaluate(
     task: Annotated[str, typer.Option("--task", metavar="forms|dense", help="The pictures.")] = "forms",
     budgets: Annotated[str, typer.Option("--budgets", help="Comma-separated budgets.")] = "1,0.4,0.2,0.1",
     methods: Annotated[
-        str, typer.Option("--methods", help="Comma-separated; also blank-half and no-newlines.")
+        str, typer.Option("--methods", help="Comma-separated; also published, blank-half and no-newlines.")
     ] = "hired,uniform,random,overview,smaller",
-    limit: Annotated[int, typer.Option("--limit", min=1, help="How many pictures.")] = 1000,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=100_000, help="How many pictures.")] = 1000,
     fonts: Annotated[str, typer.Option("--fonts", metavar="train|unseen")] = "train",
     newlines: Annotated[str, typer.Option("--newlines", metavar="drop|keep")] = "drop",
     positions: Annotated[
@@ -127,12 +132,13 @@ def evaluate(
     ] = None,
     alpha: Alpha = 0.5,
     encoder_budget: Annotated[
-        float | None, typer.Option("--encoder-budget", help="HiRED's encoder budget, such as 2.")
+        float | None, typer.Option("--encoder-budget", max=1e6, help="HiRED's encoder budget, such as 2.")
     ] = None,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Pictures at a time.")] = 16,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, max=100_000, help="Pictures at a time.")] = 16,
     model: Model = "tiny",
     device: Device = "auto",
     dtype: Dtype = "auto",
+    trust_remote_code: Trust = False,
     out: Annotated[
         list[Path] | None,
         typer.Option("-o", "--out", metavar="OUT.json|OUT.png", help="Write the table or the plot."),
@@ -145,7 +151,7 @@ def evaluate(
     run(
         Settings(
             task=task,
-            budgets=tuple(number(part.strip()) for part in budgets.split(",") if part.strip()),
+            budgets=several(budgets),
             methods=tuple(part.strip() for part in methods.split(",") if part.strip()),
             limit=limit,
             fonts=fonts,
@@ -160,6 +166,7 @@ def evaluate(
         dtype=dtype,
         out=out or [],
         as_json=as_json,
+        trust_remote_code=trust_remote_code,
     )
 
 
@@ -176,7 +183,7 @@ def bench(
     model: Annotated[str | None, typer.Option("--model", help="A checkpoint in its place.")] = None,
     budgets: Annotated[str, typer.Option("--budgets", help="Comma-separated budgets.")] = "1,0.4,0.2,0.1",
     encoder_budget: Annotated[
-        float | None, typer.Option("--encoder-budget", help="Also measure each budget with this, such as 2.")
+        float | None, typer.Option("--encoder-budget", max=1e6, help="Also measure each budget with this, such as 2.")
     ] = None,
     batch: Annotated[str, typer.Option("--batch", help="Comma-separated batch sizes.")] = "1",
     image: Annotated[str, typer.Option("--image", metavar="WxH", help="Comma-separated picture sizes.")] = "1344x1344",
@@ -187,6 +194,7 @@ def bench(
     memory: Annotated[bool, typer.Option("--memory/--no-memory", help="Measure peak memory and the KV cache.")] = True,
     device: Device = "auto",
     dtype: Dtype = "auto",
+    trust_remote_code: Trust = False,
     out: Annotated[
         list[Path] | None,
         typer.Option("-o", "--out", metavar="OUT.json|OUT.png", help="Write the rows or the plot."),
@@ -200,7 +208,7 @@ def bench(
         Settings(
             shape=shape,
             model=model,
-            budgets=tuple(number(part.strip()) for part in budgets.split(",") if part.strip()),
+            budgets=several(budgets),
             encoder_budget=encoder_budget,
             batches=parse_counts(batch),
             images=parse_sizes(image),
@@ -211,6 +219,7 @@ def bench(
             memory=memory,
             device=device,
             dtype=dtype,
+            trust_remote_code=trust_remote_code,
         ),
         out or [],
         as_json,
@@ -227,16 +236,22 @@ def plan(
         ),
     ],
     image: Annotated[str, typer.Option("--image", metavar="WxH", help="Size of the pictures.")] = "1344x1344",
-    images: Annotated[int, typer.Option("--images", min=1, help="Pictures in a prompt.")] = 1,
+    images: Annotated[int, typer.Option("--images", min=1, max=10_000, help="Pictures in a prompt.")] = 1,
     batch: Annotated[int, typer.Option("--batch", help="Prompts at a time.")] = 1,
     context: Annotated[int, typer.Option("--context", help="Text tokens to leave room for.")] = 2048,
     new_tokens: Annotated[int, typer.Option("--new-tokens", help="Tokens to generate.")] = 256,
     budgets: Annotated[str, typer.Option("--budgets", help="Comma-separated budgets.")] = "1,0.4,0.2,0.1",
     encoder_budget: Annotated[
-        float | None, typer.Option("--encoder-budget", help="Narrow the encoder too, such as 2; lossy.")
+        float | None, typer.Option("--encoder-budget", max=1e6, help="Narrow the encoder too, such as 2; lossy.")
     ] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
-    dtype: Annotated[str, typer.Option("--dtype", help="auto, fp32, bf16, fp16 or int4.")] = "auto",
+    dtype: Annotated[
+        str,
+        typer.Option(
+            "--dtype", callback=full_dtype, help="auto, float32, bfloat16, float16 (fp32, bf16, fp16) or int4."
+        ),
+    ] = "auto",
+    trust_remote_code: Trust = False,
     memory: Annotated[
         str | None, typer.Option("--memory", metavar="8GB", help="Find the largest budget that fits.")
     ] = None,
@@ -263,10 +278,11 @@ def plan(
             batch=batch,
             context=context,
             new_tokens=new_tokens,
-            budgets=tuple(number(part.strip()) for part in budgets.split(",") if part.strip()),
+            budgets=several(budgets),
             encoder_budget=encoder_budget,
             device=device,
             dtype=dtype,
+            trust_remote_code=trust_remote_code,
             memory=memory,
             ttft=ttft,
             calibrate=calibrate,
@@ -285,7 +301,11 @@ def plan(
 def serve(
     words: Annotated[
         list[str],
-        typer.Argument(metavar="MODEL", help="tiny, a directory or a hub id, then options of vLLM's."),
+        typer.Argument(
+            metavar="MODEL",
+            help="tiny, a directory or a hub id, then options of vLLM's, such as"
+            " --trust-remote-code, which runs Python code that comes with the checkpoint: read it first.",
+        ),
     ],
     budget: Annotated[
         str, typer.Option("--budget", metavar="NUMBER", help="Share of the visual tokens (0.2), or tokens (576).")

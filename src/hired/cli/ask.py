@@ -6,11 +6,14 @@ import json
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hired import images
+from hired import greedy, images, prompts
 from hired.cli import loading, output
+from hired.cli.question import check_tags, check_text
+from hired.pretrained import strangers
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,6 +36,7 @@ class Settings:
     max_new_tokens: int = 64
     device: str = "auto"
     dtype: str = "auto"
+    trust_remote_code: bool = False
     view: Path | None = None
     as_json: bool = False
 
@@ -98,13 +102,21 @@ class _Stream:
         """The answer is complete."""
         if self.echo:
             self._show(final=True)
-            print(flush=True)
+            self._print("", "\n")
 
     def _show(self, final: bool) -> None:
         text = self.text()
         if (final or not text.endswith("\ufffd")) and text.startswith(self.shown):
-            print(text[len(self.shown) :], end="", flush=True)
+            self._print(text[len(self.shown) :], "")
             self.shown = text
+
+    def _print(self, words: str, end: str) -> None:
+        """Print, but never stop the model: the line of costs fails in the same way, after all else is done."""
+        if self.echo:
+            try:
+                print(words, end=end, flush=True)
+            except OSError:
+                self.echo = False
 
     def text(self) -> str:
         """Everything so far, without special tokens."""
@@ -125,8 +137,10 @@ def answer(loaded: loading.Loaded, picture: Any, settings: Settings, echo: bool 
     """
     import torch
 
+    from hired.costs.tokens import max_positions
     from hired.reduction import assemble, encode, plan, project, select
 
+    greedy.end_tokens(loaded.model)  # an error of it should come before the work
     marks = [time.perf_counter()]
 
     def mark() -> None:
@@ -134,9 +148,9 @@ def answer(loaded: loading.Loaded, picture: Any, settings: Settings, echo: bool 
         marks.append(time.perf_counter())
 
     words = loading.prompt(loaded.processor, settings.question)
-    inputs = loaded.processor(text=[words], images=[picture], return_tensors="pt").to(loaded.model.device)
+    inputs = prompts.inputs(loaded.model, loaded.processor, [words], [picture])
     mark()
-    with torch.inference_mode():
+    with strangers(loaded.name, "answer with", through=OSError), torch.inference_mode():
         planned = plan(
             loaded.model,
             inputs,
@@ -151,14 +165,9 @@ def answer(loaded: loading.Loaded, picture: Any, settings: Settings, echo: bool 
         kept = select(planned, encoded)
         reduced = assemble(planned, encoded, kept, project(planned, encoded, kept))
         mark()
+        output.warn_length(int(reduced["input_ids"].shape[1]), max_positions(loaded.model.config))
         stream = _Stream(loaded.processor.tokenizer, echo)
-        ids = loaded.model.generate(
-            **reduced,
-            max_new_tokens=settings.max_new_tokens,
-            do_sample=False,
-            num_beams=1,
-            streamer=stream,
-        )
+        ids = greedy.generate(loaded.model, loaded.processor, reduced, settings.max_new_tokens, stream)
         mark()
     start, prepared, planned_at, encoded_at, selected_at, end = marks
     first = stream.first if stream.first is not None else end
@@ -186,17 +195,29 @@ def run(settings: Settings) -> None:
         HiredError: The picture, the model or the settings will not do, or the view cannot be written.
     """
     if settings.view is not None:
-        output.check_picture_path(settings.view)
+        output.check_picture_path(settings.view, settings.image)
     loading.check_settings(settings.budget, settings.alpha, settings.variant)
+    check_text(settings.question)
     picture = images.load(settings.image)
-    loaded = loading.load(settings.model, settings.device, settings.dtype)
+    loaded = loading.load(settings.model, settings.device, settings.dtype, settings.trust_remote_code)
+    check_tags(loaded.processor, settings.question)
     result = answer(loaded, picture, settings, echo=not settings.as_json)
     memory = output.peak_memory_mb(loaded.kind)
-    if settings.view is not None:
-        from hired.viz import draw
+    output.deliver(
+        lambda: _print(settings, result, memory),
+        *([] if settings.view is None else [partial(_draw, picture, settings, result, settings.view)]),
+    )
 
-        note = f"{settings.question}  {result.text}"
-        output.save_picture(draw(picture, result.selection, note=note), settings.view)
+
+def _draw(picture: Any, settings: Settings, result: Answer, path: Path) -> None:
+    """Write the picture with what was kept of it, the question and the answer."""
+    from hired.viz import draw
+
+    output.save_picture(draw(picture, result.selection, note=f"{settings.question}  {result.text}"), path)
+
+
+def _print(settings: Settings, result: Answer, memory: float | None) -> None:
+    """One JSON object, or the line of costs below the answer."""
     if settings.as_json:
         print(json.dumps(_report(settings, result, memory)))
         return

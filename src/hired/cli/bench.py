@@ -6,11 +6,13 @@ import contextlib
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hired.bench import Arm, Settings
 from hired.cli import output
+from hired.pretrained import strangers
 
 if TYPE_CHECKING:
     from hired.bench.rows import Row
@@ -29,14 +31,14 @@ def run(settings: Settings, out: Sequence[Path], as_json: bool) -> None:
 
     from hired.bench.run import bench
 
-    with _progress() as tell:
+    # A shape is ours: what goes wrong with it is a mistake here, not in somebody's checkpoint.
+    guard = contextlib.nullcontext() if settings.model is None else strangers(settings.model, "measure")
+    with _progress() as tell, guard:
         result = {**bench(settings, tell), "versions": output.versions()}
-    for path in out:
-        _write(path, result)
-    if as_json:
-        print(json.dumps(result))
-    else:
-        _print(result)
+    output.deliver(
+        lambda: print(json.dumps(result)) if as_json else _print(result),
+        *(partial(_write, path, result) for path in out),
+    )
 
 
 def _write(path: Path, result: dict[str, Any]) -> None:

@@ -8,11 +8,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hired.cli import loading, output
 from hired.evaluation import Settings
+from hired.pretrained import strangers
 
 if TYPE_CHECKING:
     from hired.evaluation.run import Row
@@ -20,7 +22,15 @@ if TYPE_CHECKING:
 __all__ = ["run"]
 
 
-def run(settings: Settings, model: str, device: str, dtype: str, out: Sequence[Path], as_json: bool) -> None:
+def run(
+    settings: Settings,
+    model: str,
+    device: str,
+    dtype: str,
+    out: Sequence[Path],
+    as_json: bool,
+    trust_remote_code: bool = False,
+) -> None:
     """Measure, print a table or one JSON object, and write the files asked for.
 
     Raises:
@@ -28,14 +38,16 @@ def run(settings: Settings, model: str, device: str, dtype: str, out: Sequence[P
     """
     settings.check()
     output.check_results(out)
-    loaded = loading.load(model, device, dtype)
+    loaded = loading.load(model, device, dtype, trust_remote_code)
 
+    from hired.costs.tokens import max_positions
     from hired.evaluation.run import evaluate
     from hired.machine import machine
 
     start = time.perf_counter()
-    with _progress(settings.limit) as advance:
-        rows = evaluate(loaded.model, loaded.processor, settings, loading.prompt, advance)
+    lengths: set[int] = set()
+    with _progress(settings.limit) as advance, strangers(model, "measure", through=OSError):
+        rows = evaluate(loaded.model, loaded.processor, settings, loading.prompt, advance, lengths.add)
     result: dict[str, Any] = {
         "task": settings.task,
         "model": model,
@@ -45,12 +57,11 @@ def run(settings: Settings, model: str, device: str, dtype: str, out: Sequence[P
         "machine": machine(loaded.model),
         "seconds": round(time.perf_counter() - start, 1),
     }
-    for path in out:
-        _write(path, result, rows)
-    if as_json:
-        print(json.dumps(result))
-    else:
-        _print(settings, model, rows)
+    output.warn_length(max(lengths, default=0), max_positions(loaded.model.config))
+    output.deliver(
+        lambda: print(json.dumps(result)) if as_json else _print(settings, model, rows),
+        *(partial(_write, path, result, rows) for path in out),
+    )
 
 
 def _write(path: Path, result: dict[str, Any], rows: Sequence[Row]) -> None:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from hired.errors import HiredError, ModelLoadError
+from hired.errors import ModelLoadError
+from hired.greedy import repaired
+from hired.pretrained import load_config, load_model, load_processor, strangers, usable_device
+from hired.prompts import prompt
 
 __all__ = ["DTYPES", "Loaded", "check_settings", "load", "progress", "prompt"]
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-_PLAIN_PROMPT = "USER: {image}\n{question} ASSISTANT:"
 
 
 @dataclass(frozen=True)
@@ -62,50 +63,33 @@ def check_settings(budget: int | float | str, alpha: float, variant: str) -> int
     return cast(float, budget)
 
 
-def load(name: str, device: str = "auto", dtype: str = "auto") -> Loaded:
+def load(name: str, device: str = "auto", dtype: str = "auto", trust_remote_code: bool = False) -> Loaded:
     """Load a model and its processor.
 
     Args:
         name: ``tiny``, a directory written by ``save_pretrained``, or a hub id.
         device: ``auto`` (a GPU where there is one), or what `torch.device` takes.
         dtype: One of `DTYPES`; ``auto`` is the checkpoint's own.
+        trust_remote_code: Run code that comes with the checkpoint, where it needs that.
 
     Raises:
-        ModelLoadError: The model, the device or the dtype cannot be had.
+        ModelLoadError: The model, the device or the dtype cannot be had, or the checkpoint is not whole.
+        UnsupportedModelError: A model of no known family.
     """
     if dtype not in DTYPES:
         raise ModelLoadError(f"unknown dtype {dtype!r}: use one of {', '.join(DTYPES)}")
     with progress(f"Loading {name}"):
-        import torch
         import transformers
 
         transformers.utils.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
         logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-        target = _device(torch, device)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            try:
-                if name == "tiny":
-                    model, processor = _tiny(target, dtype)
-                else:
-                    model, processor = _pretrained(transformers, name, target, dtype)
-            except HiredError:
-                raise
-            except Exception as error:  # loaders raise almost anything on a broken or absent checkpoint
-                raise ModelLoadError(f"cannot load the model {name!r}: {_first(error)}") from error
-    if getattr(processor, "image_processor", None) is None:
-        raise ModelLoadError(f"{name!r} has no image processor: it is not a vision-language model")
+        target = usable_device(device)
+        if name == "tiny":
+            model, processor = _tiny(target, dtype)
+        else:
+            model, processor = _pretrained(name, target, dtype, trust_remote_code)
     return Loaded(name, model.eval(), processor)
-
-
-def prompt(processor: Any, question: str) -> str:
-    """The text of one picture and one question, by the chat template where the processor has one."""
-    if getattr(processor, "chat_template", None):
-        content = [{"type": "image"}, {"type": "text", "text": question}]
-        message = [{"role": "user", "content": content}]
-        return str(processor.apply_chat_template(message, add_generation_prompt=True))
-    return _PLAIN_PROMPT.format(image=getattr(processor, "image_token", "<image>"), question=question)
 
 
 @contextlib.contextmanager
@@ -127,10 +111,8 @@ def _tiny(device: Any, dtype: str) -> tuple[Any, Any]:
     return hired.load_tiny(device=device) if dtype == "auto" else hired.load_tiny(dtype, device)
 
 
-def _pretrained(transformers: Any, name: str, device: Any, dtype: str) -> tuple[Any, Any]:
+def _pretrained(name: str, device: Any, dtype: str, trust: bool) -> tuple[Any, Any]:
     """A checkpoint, from disk or from the hub."""
-    from hired.families import family_for
-
     looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name
     path = Path(name).expanduser()
     if not name.strip():
@@ -145,10 +127,17 @@ def _pretrained(transformers: Any, name: str, device: Any, dtype: str) -> tuple[
     settings: dict[str, Any] = {"dtype": dtype}
     if _spread(device):
         settings["device_map"] = "auto"
-    family_for(transformers.AutoConfig.from_pretrained(source).model_type)  # before its weights are read
-    processor = transformers.AutoProcessor.from_pretrained(source)
-    model = transformers.AutoModelForImageTextToText.from_pretrained(source, **settings)
-    return model if "device_map" in settings else model.to(device), processor
+    load_config(source, name, trust)  # before its weights are read
+    processor = load_processor(source, name, trust)
+    with strangers(name, "read the generation settings of"):
+        generation_config = repaired(source)
+    if generation_config is not None:
+        settings["generation_config"] = generation_config
+    model = load_model(source, name, trust, **settings)
+    if "device_map" in settings:
+        return model, processor
+    with strangers(name, f"move to {device} the model"):
+        return model.to(device), processor
 
 
 def _spread(device: Any) -> bool:
@@ -159,24 +148,3 @@ def _spread(device: Any) -> bool:
 
     several = device.type == "cuda" and device.index is None and torch.cuda.device_count() > 1
     return several and importlib.util.find_spec("accelerate") is not None
-
-
-def _device(torch: Any, name: str) -> Any:
-    """The device of a name, tried out."""
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device).cpu()
-    except Exception as error:  # RuntimeError, AssertionError, NotImplementedError: it depends on the build
-        raise ModelLoadError(f"device {name!r} cannot be used: {_first(error)}") from error
-    return device
-
-
-def _first(error: BaseException) -> str:
-    """What an exception says first, on one line of at most 200 characters."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = lines[0] if lines else type(error).__name__
-    return text if len(text) <= 200 else text[:197] + "..."

@@ -6,12 +6,15 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from hired.cli import output
+from hired.cli.options import full_dtype, positive
 from hired.errors import BudgetError, HiredError
+from hired.pretrained import strangers
 
 if TYPE_CHECKING:
     from hired.costs.estimate import Costs, Estimator
@@ -19,7 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Settings", "run"]
 
-SHORT = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "nf4": "int4"}
 BYTES = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 SECONDS = {"ms": 1e-3, "s": 1.0, "min": 60.0}
 
@@ -40,6 +42,7 @@ class Settings:
     dtype: str = "auto"
     memory: str | None = None
     ttft: str | None = None
+    trust_remote_code: bool = False
     calibrate: bool = False
     tflops: float | None = None
     bandwidth: float | None = None
@@ -72,7 +75,7 @@ def run(settings: Settings, out: Sequence[Path] = ()) -> None:
     from hired.costs.estimate import Estimator, Request
     from hired.costs.shapes import config_of
 
-    config = config_of(settings.model)
+    config = config_of(settings.model, settings.trust_remote_code)
     request = Request(
         sizes=sizes,
         batch=settings.batch,
@@ -82,16 +85,16 @@ def run(settings: Settings, out: Sequence[Path] = ()) -> None:
         device="cuda" if asked.device.startswith("cuda") else "cpu",
         encoder_budget=encoder_budget,
     )
-    estimator = Estimator(config, request)
-    whole = estimator.at(1)
-    estimator.rates = _rates(settings, asked, estimator, whole.prompt_tokens)
-    result = _result(settings, asked, estimator)
-    for path in out:
-        output.write_json(path, result)
-    if settings.as_json:
-        print(json.dumps(result))
-    else:
-        _print(settings, estimator, result)
+    with strangers(settings.model, "work out the costs of"):
+        estimator = Estimator(config, request)
+        whole = estimator.at(1)
+        estimator.rates = _rates(settings, asked, estimator, whole.prompt_tokens)
+        result = _result(settings, asked, estimator)
+    output.warn_length(max(row["length"] for row in result["results"]), estimator.max_length)
+    output.deliver(
+        lambda: print(json.dumps(result)) if settings.as_json else _print(settings, estimator, result),
+        *(partial(output.write_json, path, result) for path in out),
+    )
 
 
 def _check(settings: Settings, out: Sequence[Path]) -> _Asked:
@@ -107,7 +110,7 @@ def _check(settings: Settings, out: Sequence[Path]) -> _Asked:
         raise BudgetError("no budgets: give one or more, such as --budgets 1,0.2")
     for path in out:
         if path.suffix.lower() != ".json":
-            raise HiredError(f"cannot write {path}: name a .json file")
+            raise HiredError(f"cannot write {output.one_line(path)}: name a .json file")
         output.check_writable(path)
     memory = None if settings.memory is None else _memory(settings.memory)
     ttft = None if settings.ttft is None else _seconds(settings.ttft)
@@ -117,17 +120,15 @@ def _check(settings: Settings, out: Sequence[Path]) -> _Asked:
 def _memory(text: str) -> float:
     """`8GB`, `8GiB`, `800 MB` in bytes."""
     match = re.fullmatch(r"(\d+\.?\d*|\.\d+)\s*([KMGT]?I?)B?", text.strip().upper())
-    if match is None or float(match[1]) <= 0 or match[2] not in BYTES:
-        raise HiredError(f"memory {text!r}: use a number of GB or GiB, such as 8GB")
-    return float(match[1]) * BYTES[match[2]]
+    value = 0.0 if match is None else float(match[1]) * BYTES.get(match[2], 0)
+    return positive(value, 1e18, f"memory {text!r}: use a number of GB or GiB, such as 8GB")
 
 
 def _seconds(text: str) -> float:
     """`2s`, `500ms`, `2` in seconds."""
     match = re.fullmatch(r"(\d+\.?\d*|\.\d+)\s*(ms|s|min|)", text.strip().lower())
-    if match is None or float(match[1]) <= 0:
-        raise HiredError(f"time {text!r}: use seconds, such as 2s or 500ms")
-    return float(match[1]) * SECONDS[match[2] or "s"]
+    value = 0.0 if match is None else float(match[1]) * SECONDS[match[2] or "s"]
+    return positive(value, 1e9, f"time {text!r}: use seconds, such as 2s or 500ms")
 
 
 def _device(settings: Settings) -> str:
@@ -149,7 +150,7 @@ def _device(settings: Settings) -> str:
 def _dtype(settings: Settings, config: Any, device: str) -> str:
     """The full name of the dtype; `auto` is the checkpoint's own, and what a device is fast in for a shape."""
     if settings.dtype != "auto":
-        return SHORT.get(settings.dtype, settings.dtype)
+        return full_dtype(settings.dtype)
     if settings.model == "tiny":
         return "float32"
     own = str(getattr(config, "dtype", None)).removeprefix("torch.")
@@ -271,9 +272,6 @@ def _notes(estimator: Estimator, rows: list[Costs]) -> list[str]:
         notes.append("int4: NF4 in the linear layers of the LLM, a float32 scale for 64 weights; the rest in float16.")
     if estimator.rates is not None and estimator.rates.source == "given":
         notes.append("Times follow from --tflops and --bandwidth.")
-    most = estimator.max_length
-    if most is not None and any(row.length > most for row in rows):
-        notes.append(f"The LLM was made for {most:,} positions: rows with more tokens than that are beyond it.")
     return notes
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from hired.cli import output
+from hired.cli.options import full_dtype
 
 if TYPE_CHECKING:
     from hired.serving.launch import Server
@@ -27,10 +28,22 @@ def run(words: Sequence[str], budget: int | float | str, alpha: float, request_b
 
     Budget.parse(budget)
     check_alpha(alpha)
-    server = prepare(words, budget, alpha, request_budgets)
+    server = prepare(with_full_dtypes(words), budget, alpha, request_budgets)
     show(server)
     sys.stdout.flush()
     server.start()
+
+
+def with_full_dtypes(words: Sequence[str]) -> list[str]:
+    """vLLM's options with every ``--dtype`` by the name that vLLM knows."""
+    full: list[str] = []
+    for word in words:
+        name, equals, value = word.partition("=")
+        if full and full[-1] == "--dtype":
+            full.append(full_dtype(word))
+        else:
+            full.append(f"--dtype={full_dtype(value)}" if equals and name == "--dtype" else word)
+    return full
 
 
 def show(server: Server) -> None:

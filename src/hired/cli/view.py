@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hired import images
+from hired import images, prompts
 from hired.cli import loading, output
+from hired.pretrained import strangers
 
 __all__ = ["run"]
 
@@ -19,16 +20,17 @@ def run(
     variant: str = "paper",
     device: str = "auto",
     dtype: str = "auto",
+    trust_remote_code: bool = False,
 ) -> None:
     """Encode a picture, select, and write the figure to `out`. No answer is generated.
 
     Raises:
         HiredError: The picture, the model or the settings will not do, or `out` cannot be written.
     """
-    output.check_picture_path(out)
+    output.check_picture_path(out, image)
     share = loading.check_settings(budget, alpha, variant)
     picture = images.load(image)
-    loaded = loading.load(model, device, dtype)
+    loaded = loading.load(model, device, dtype, trust_remote_code)
 
     import torch
 
@@ -36,9 +38,9 @@ def run(
     from hired.viz import draw
 
     words = loading.prompt(loaded.processor, "What is shown?")
-    inputs = loaded.processor(text=[words], images=[picture], return_tensors="pt").to(loaded.model.device)
-    with torch.inference_mode():
+    inputs = prompts.inputs(loaded.model, loaded.processor, [words], [picture])
+    with strangers(model, "select with"), torch.inference_mode():
         reduced = hired.reduce(loaded.model, inputs, budget=share, alpha=alpha, variant=variant, images=[picture])
     chosen = reduced.selection[0]
-    output.save_picture(draw(picture, chosen), out)
-    print(f"{out}: {chosen.tokens_full:,} -> {chosen.tokens_kept:,} visual tokens")
+    line = f"{out}: {chosen.tokens_full:,} -> {chosen.tokens_kept:,} visual tokens"
+    output.deliver(lambda: print(line), lambda: output.save_picture(draw(picture, chosen), out))

@@ -22,7 +22,7 @@ from hired.costs.flops import (
 )
 from hired.costs.rates import Rates
 from hired.costs.shapes import meta_model
-from hired.costs.tokens import image_layouts, kept_tokens, narrowed
+from hired.costs.tokens import image_layouts, kept_tokens, max_positions, narrowed
 from hired.errors import HiredError
 from hired.families.base import Size
 
@@ -56,15 +56,15 @@ class Request:
     def check(self) -> None:
         """Raises `HiredError` for what nobody can ask."""
         memory.value_bytes(self.dtype)
-        for name, value, least in (
-            ("pictures", len(self.sizes), 1),
-            ("rows", self.batch, 1),
-            ("text tokens (--context)", self.context, 1),
-            ("new tokens", self.new_tokens, 1),
-            ("pixels a side", min((min(size) for size in self.sizes), default=1), 1),
+        for name, value, most in (
+            ("pictures", len(self.sizes), 10**6),
+            ("rows", self.batch, 10**6),
+            ("text tokens (--context)", self.context, 10**9),
+            ("new tokens", self.new_tokens, 10**9),
+            ("pixels a side", min((min(size) for size in self.sizes), default=1), 10**9),
         ):
-            if value < least:
-                raise HiredError(f"{value} {name}: use {least} or more")
+            if not 1 <= value <= most:
+                raise HiredError(f"{value} {name}: use 1 to {most:,}")
 
 
 @dataclass(frozen=True)
@@ -154,8 +154,7 @@ class Estimator:
     @property
     def max_length(self) -> int | None:
         """Positions that the LLM was made for, where its configuration tells."""
-        value = getattr(self.config.text_config, "max_position_embeddings", None)
-        return None if value is None else int(value)
+        return max_positions(self.config)
 
     @property
     def beside_bytes(self) -> int:

@@ -22,6 +22,9 @@ RUNS = 16
 IN_A_ROW = 4
 """Layers started before the device is waited for: on a fast GPU starting them is what takes time."""
 
+LEAST_RATE, MOST_RATE = 1e-6, 1e9
+"""What rates given by hand may be, in 10^12 FLOP/s and 10^9 bytes/s."""
+
 WORKING_SET = 256_000_000
 """Bytes of layers that decoding is timed on: more than the caches of a processor or GPU hold."""
 
@@ -68,10 +71,11 @@ def by_hand(config: Any, dtype: str, batch: int, tflops: float, bandwidth: float
         bandwidth: 10^9 bytes/s that its memory reaches.
 
     Raises:
-        HiredError: a rate that is not above 0.
+        HiredError: a rate that no machine has.
     """
-    if not (tflops > 0 and bandwidth > 0):
-        raise HiredError("--tflops and --bandwidth must be above 0")
+    for name, rate in (("--tflops", tflops), ("--bandwidth", bandwidth)):
+        if not LEAST_RATE <= rate <= MOST_RATE:
+            raise HiredError(f"{name} {rate:g}: use a number above 0, from {LEAST_RATE:g} to {MOST_RATE:g}")
     llm, size, flops, speed = LLM.of(config), value_bytes(dtype), tflops * 1e12, bandwidth * 1e9
     weights = llm.layer_weights * (0.5625 if dtype == "int4" else size)
     cached = 2 * llm.kv_heads * llm.head_dim * size * batch

@@ -5,10 +5,7 @@ Speed and memory do not depend on the weights' values, so a shape with random we
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,7 +112,7 @@ def _tiny() -> Any:
 
     from hired.tiny import WEIGHTS
 
-    return AutoConfig.from_pretrained(WEIGHTS, local_files_only=True)
+    return AutoConfig.from_pretrained(WEIGHTS, local_files_only=True, trust_remote_code=False)
 
 
 SHAPES: dict[str, Shape] = {
@@ -141,46 +138,32 @@ def shape_config(name: str) -> Any:
     return SHAPES[name].make()
 
 
-def config_of(name: str) -> Any:
+def config_of(name: str, trust_remote_code: bool = False) -> Any:
     """The configuration of a shape, a directory, or a hub id (only `config.json` is read, and no weights).
 
+    Args:
+        name: of it.
+        trust_remote_code: run code that comes with the checkpoint, where its configuration needs that.
+
     Raises:
-        ModelLoadError: nothing of this name.
+        ModelLoadError: nothing of this name, or a configuration of no model that can be.
         UnsupportedModelError: a model of no known family.
     """
     if name in SHAPES:
         return shape_config(name)
-    from transformers import AutoConfig
-
-    from hired.families import family_for
+    from hired.pretrained import load_config
 
     path = Path(name).expanduser()
     if path.exists() and not (path / "config.json").is_file():
         raise ModelLoadError(f"{name!r} holds no config.json: name a model directory, or a shape: {', '.join(SHAPES)}")
+    if path.exists():
+        return load_config(str(path), name, trust_remote_code)
     try:
-        with _quiet_hub():
-            config = AutoConfig.from_pretrained(str(path) if path.exists() else name)
-    except Exception as error:  # the hub's client raises almost anything for a name it does not know
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise ModelLoadError(
-            f"no model directory, hub id or shape {name!r} ({reason[:200]}); the shapes are {', '.join(SHAPES)}"
-        ) from error
-    family_for(config.model_type, name)
-    return config
-
-
-@contextlib.contextmanager
-def _quiet_hub() -> Iterator[None]:
-    """No warnings and no talk of retries while a configuration is looked for: what is wrong is said once, after it."""
-    logger = logging.getLogger("huggingface_hub")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
+        return load_config(name, name, trust_remote_code)
+    except ModelLoadError as error:
+        if "--trust-remote-code" in str(error):
+            raise
+        raise ModelLoadError(f"{error}; the shapes are {', '.join(SHAPES)}") from error
 
 
 def meta_model(config: Any) -> Any:
@@ -189,4 +172,4 @@ def meta_model(config: Any) -> Any:
     from transformers import AutoModelForImageTextToText
 
     with torch.device("meta"):
-        return AutoModelForImageTextToText.from_config(config).eval()
+        return AutoModelForImageTextToText.from_config(config, trust_remote_code=False).eval()

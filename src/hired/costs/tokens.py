@@ -11,7 +11,23 @@ from hired.core.layout import Layout
 from hired.families import family_of
 from hired.families.base import Size
 
-__all__ = ["image_layouts", "kept_tokens", "narrowed"]
+__all__ = ["image_layouts", "kept_tokens", "max_positions", "narrowed"]
+
+
+def max_positions(config: Any) -> int | None:
+    """Positions that an LLM was made for, where its configuration tells; stretched ones count.
+
+    Args:
+        config: of the whole model.
+    """
+    text = getattr(config, "text_config", config)
+    value = getattr(text, "max_position_embeddings", None)
+    if value is None:
+        return None
+    rope = getattr(text, "rope_parameters", None) or {}
+    factor, original = rope.get("factor"), rope.get("original_max_position_embeddings") or value
+    stretched = int(factor * original) if isinstance(factor, (int, float)) else 0
+    return max(int(value), stretched)
 
 
 def image_layouts(model: Any, sizes: Sequence[Size]) -> list[Layout]:

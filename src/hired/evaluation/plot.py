@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hired.errors import HiredError, MissingDependencyError
+from hired.cli import output
+from hired.errors import MissingDependencyError
 from hired.evaluation.settings import CHECKS
 
 if TYPE_CHECKING:
@@ -19,11 +20,12 @@ _COLOURS = {
     "uniform": "#1971c2",
     "random": "#868e96",
     "overview": "#2f9e44",
+    "published": "#f08c00",
     "smaller": "#7048a8",
     "blank-half": "#212529",
     "no-newlines": "#212529",
 }
-_MARKS = {"hired": "o", "uniform": "s", "random": "D", "overview": "^", "smaller": "v"}
+_MARKS = {"hired": "o", "uniform": "s", "random": "D", "overview": "^", "smaller": "v", "published": "P"}
 
 
 def plot(rows: Sequence[Row], path: Path, title: str) -> None:
@@ -38,7 +40,7 @@ def plot(rows: Sequence[Row], path: Path, title: str) -> None:
         from matplotlib.figure import Figure
         from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
     except ImportError as error:
-        raise MissingDependencyError("plots need matplotlib: pip install 'hired-vlm[eval]'") from error
+        raise MissingDependencyError(output.MATPLOTLIB) from error
 
     figure = Figure(figsize=(7.2, 4.6), dpi=160, layout="constrained")
     FigureCanvasAgg(figure)
@@ -65,15 +67,15 @@ def plot(rows: Sequence[Row], path: Path, title: str) -> None:
     axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    # Markers at the ends of the scale are whole.
     axes.set_ylim(0, 100)
+    for line in axes.lines:
+        line.set_clip_on(False)
     axes.set_xlabel("visual tokens a picture (mean)")
     axes.set_ylabel(f"exact match, % of {full['n']:,} pictures")
-    axes.set_title(title, loc="left", fontsize=10)
+    axes.set_title(title, loc="left", fontsize=10, parse_math=False)
     axes.grid(axis="y", color="#e9ecef", linewidth=0.8)
     axes.spines[["top", "right"]].set_visible(False)
     handles, labels = axes.get_legend_handles_labels()
     axes.legend(handles[::-1], labels[::-1], frameon=False, loc="lower right")
-    try:
-        figure.savefig(path)
-    except (OSError, ValueError) as error:
-        raise HiredError(f"cannot write {path}: {' '.join(str(error).split())}") from error
+    output.write_figure(figure, path)

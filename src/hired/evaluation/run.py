@@ -8,6 +8,7 @@ from typing import Any, TypedDict
 import torch
 from torch import Tensor
 
+from hired import greedy, prompts
 from hired.core.image import Attention, Image
 from hired.core.layout import Layout
 from hired.evaluation import checks, smaller
@@ -47,6 +48,7 @@ def evaluate(
     settings: Settings,
     prompt: Prompt,
     advance: Callable[[int], None] = lambda pictures: None,
+    measured: Callable[[int], None] = lambda tokens: None,
 ) -> list[Row]:
     """Measure exact match on pages that training never saw.
 
@@ -56,6 +58,7 @@ def evaluate(
         settings: What to measure.
         prompt: Makes a prompt with one picture from the processor and a question.
         advance: Called with the number of pictures done since the last call.
+        measured: Called with the tokens of the longest prompt of every batch, as the LLM is given it.
 
     Returns:
         One row for every method and budget, in the order of `settings`. Where a budget keeps all tokens of
@@ -65,13 +68,14 @@ def evaluate(
         HiredError: Settings or model that will not do.
     """
     jobs = settings.jobs()
+    greedy.end_tokens(model)  # an error of it should come before the work
     pages = samples(settings)
     correct = dict.fromkeys(jobs, 0)
     tokens = dict.fromkeys(jobs, 0)
     with torch.inference_mode():
         for start in range(0, len(pages), settings.batch_size):
             batch = pages[start : start + settings.batch_size]
-            for job, kept, answers in _batch(model, processor, settings, prompt, jobs, batch):
+            for job, kept, answers in _batch(model, processor, settings, prompt, jobs, batch, measured):
                 tokens[job] += kept
                 correct[job] += sum(a == sample.answer for a, sample in zip(answers, batch, strict=True))
             advance(len(batch))
@@ -95,12 +99,13 @@ def _batch(
     prompt: Prompt,
     jobs: Sequence[tuple[str, int | float]],
     batch: Sequence[Sample],
+    measured: Callable[[int], None],
 ) -> list[tuple[tuple[str, int | float], int, list[str]]]:
     """(job, tokens kept in all, answers) of every job on one batch."""
     images = [sample.image for sample in batch]
     words = [prompt(processor, sample.question) for sample in batch]
     processor.tokenizer.padding_side = "left"
-    inputs = processor(text=words, images=images, return_tensors="pt", padding=True).to(model.device)
+    inputs = prompts.inputs(model, processor, words, images, padding=True)
 
     def planned(method: str, budget: int | float, encoder_budget: float | None = None) -> Plan:
         options: Any = {"newlines": settings.newlines, "positions": settings.positions}
@@ -133,7 +138,9 @@ def _batch(
             if all(row is None for row in rows):
                 untouched = untouched or generate(model, processor, settings, ready)
                 done.append(((method, budget), kept, untouched))
+                measured(int(ready["input_ids"].shape[1]))
                 continue
+        measured(int(ready["input_ids"].shape[1]))
         done.append(((method, budget), kept, generate(model, processor, settings, ready)))
     return done
 
@@ -177,12 +184,6 @@ def _smaller(processor: Any, made: Plan, encoded: Encoded, batch: Sequence[Sampl
 
 def generate(model: Any, processor: Any, settings: Settings, ready: Any) -> list[str]:
     """The answers, stripped of space and special tokens."""
-    ids = model.generate(
-        **ready,
-        max_new_tokens=settings.max_new_tokens,
-        do_sample=False,
-        num_beams=1,
-        pad_token_id=processor.tokenizer.pad_token_id or 0,
-    )
+    ids = greedy.generate(model, processor, ready, settings.max_new_tokens)
     texts = processor.tokenizer.batch_decode(ids[:, ready["input_ids"].shape[1] :], skip_special_tokens=True)
     return [text.strip() for text in texts]

@@ -41,7 +41,10 @@ def samples(settings: Settings) -> list[Sample]:
         MissingDependencyError: matplotlib, whose fonts the pages are written with, is not installed.
     """
     if importlib.util.find_spec("matplotlib") is None:
-        raise MissingDependencyError("the pages are written with matplotlib's fonts: pip install 'hired-vlm[eval]'")
+        raise MissingDependencyError(
+            "the pages are written with matplotlib's fonts: pip install matplotlib, or install hired-vlm with its eval"
+            " extra"
+        )
     task: Any = settings.task
     fonts: Any = settings.fonts
     found: list[Sample] = []

@@ -8,10 +8,14 @@ from hired.errors import BudgetError
 
 __all__ = ["CHECKS", "METHODS", "Settings"]
 
-METHODS = ("hired", "uniform", "random", "overview", "smaller")
-"""Methods measured at every budget."""
+DEFAULTS = ("hired", "uniform", "random", "overview", "smaller")
+"""Methods measured where none are named."""
+METHODS = (*DEFAULTS, "published")
+"""Methods that can be measured, each at every budget."""
 CHECKS = ("blank-half", "no-newlines")
 """What must not hurt before any method's number means something; each measured once, at budget 1."""
+MOST = 100_000
+"""Pictures, or tokens of an answer, in one evaluation: more do not fit into memory."""
 
 _CHOICES = {
     "task": ("forms", "dense"),
@@ -43,7 +47,7 @@ class Settings:
 
     task: str = "forms"
     budgets: tuple[int | float | str, ...] = (1, 0.4, 0.2, 0.1)
-    methods: tuple[str, ...] = METHODS
+    methods: tuple[str, ...] = DEFAULTS
     limit: int = 1000
     fonts: str = "train"
     newlines: str = "drop"
@@ -70,8 +74,9 @@ class Settings:
                 raise BudgetError(f"unknown method {method!r}: use {', '.join(METHODS + CHECKS)}")
         if not self.methods or not self.budgets:
             raise BudgetError("an evaluation needs at least one method and one budget")
-        if min(self.limit, self.batch_size, self.max_new_tokens) < 1:
-            raise BudgetError("limit, batch_size and max_new_tokens must be at least 1")
+        counts = self.limit, self.batch_size, self.max_new_tokens
+        if not 1 <= min(counts) <= max(counts) <= MOST:
+            raise BudgetError(f"limit, batch_size and max_new_tokens must be from 1 to {MOST:,}")
         check_alpha(self.alpha)
         if EncoderBudget.parse(self.encoder_budget) and (self.variant != "paper" or self.newlines != "drop"):
             raise BudgetError("encoder_budget goes with variant='paper' and newlines='drop' only")

@@ -9,9 +9,12 @@ from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from hired.errors import BudgetError, HiredError, MissingDependencyError, ModelLoadError, UnsupportedModelError
+from hired.families.checking import check_config
+from hired.pretrained import load_model, load_processor, strangers
 from hired.vllm import ARCHITECTURES, PREFIX
 from hired.vllm.geometry import Geometry, geometry_of
 from hired.vllm.settings import Settings
@@ -61,7 +64,9 @@ def require_vllm() -> None:
         MissingDependencyError: vLLM is not installed.
     """
     if importlib.util.find_spec("vllm") is None:
-        raise MissingDependencyError('serving needs vLLM: pip install "hired-vlm[vllm]"')
+        raise MissingDependencyError(
+            "serving needs vLLM: install hired-vlm with its vllm extra (in a checkout: pip install '.[vllm]')"
+        )
 
 
 def prepare(words: Sequence[str], budget: object, alpha: float = 0.5, request_budgets: bool = False) -> Server:
@@ -95,12 +100,16 @@ def prepare(words: Sequence[str], budget: object, alpha: float = 0.5, request_bu
     name = PREFIX + known.pop()
     _loaded(name)
     ours = {"hired": {"budget": budget, "alpha": alpha}, "architectures": [name]}
+    check_config(config, str(arguments.model_tag))
     config.update(ours)
     settings = Settings.of(config)
     if settings is None:
         raise BudgetError("a server needs a budget")
-    geometry = geometry_of(config)
+    with strangers(str(arguments.model_tag), "lay out the pictures of"):
+        geometry = geometry_of(config)
     settings.budget.allowance(geometry.largest)
+    if arguments.model_tag != "tiny":
+        _check_files(arguments)
     arguments.hf_overrides = {**overrides, **ours}
     arguments.trust_request_mm_kwargs |= request_budgets
     arguments.middleware = [*arguments.middleware, MIDDLEWARE]
@@ -163,7 +172,7 @@ def _config(arguments: Namespace, overrides: dict[str, Any]) -> Any:
 
         model = str(WEIGHTS)
     nested = {key: value for key, value in overrides.items() if isinstance(value, dict)}
-    try:
+    with strangers(str(arguments.model_tag), "read the configuration of"):
         config = get_config(
             arguments.hf_config_path or model,
             arguments.trust_remote_code,
@@ -173,9 +182,6 @@ def _config(arguments: Namespace, overrides: dict[str, Any]) -> Any:
             token=arguments.hf_token,
             hf_overrides_kw={key: value for key, value in overrides.items() if key not in nested},
         )
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise ModelLoadError(f"no configuration of a model in {_shown(arguments)}: {reason[:300]}") from error
     for key, value in nested.items():
         part: Any = getattr(config, key, None)
         if hasattr(part, "to_dict"):
@@ -183,6 +189,23 @@ def _config(arguments: Namespace, overrides: dict[str, Any]) -> Any:
         else:
             setattr(config, key, value)
     return config
+
+
+def _check_files(arguments: Namespace) -> None:
+    """Reads a checkpoint's processor, and of one on disk the names and shapes of its weights, before vLLM starts.
+
+    Without `--trust-remote-code`, transformers would ask in the running server whether to run a processor's own code:
+    here it raises. Weights are left to vLLM where it is told to read them in another way than from safetensors.
+
+    Raises:
+        ModelLoadError: the checkpoint is not whole, or needs code of its own.
+    """
+    source, name = str(Path(arguments.model_tag).expanduser()), str(arguments.model_tag)
+    if not arguments.trust_remote_code:
+        load_processor(source, name, revision=arguments.revision, token=arguments.hf_token)
+    plain = arguments.load_format in ("auto", "safetensors") and not arguments.hf_overrides
+    if plain and any(Path(source).glob("*.safetensors")) and importlib.util.find_spec("accelerate") is not None:
+        load_model(source, name, arguments.trust_remote_code, device_map="meta")
 
 
 def _loaded(name: str) -> None:

@@ -50,10 +50,15 @@ class _Block:
 
     @property
     def side(self) -> int:
-        """Width of the labels written beside the panel, 0 where they are written on it."""
+        """Width of the labels written beside the panel, 0 where they are not."""
         if not self.labels or not _outside(self):
             return 0
         return 12 + max(text_width(long, _TITLE) for long, _ in self.labels.values())
+
+    @property
+    def foot(self) -> int:
+        """Height of the labels written below the panel, 0 where they are not."""
+        return 4 + text_height(_TITLE) if self.labels and _below(self) else 0
 
     @property
     def width(self) -> int:
@@ -61,7 +66,7 @@ class _Block:
 
     @property
     def height(self) -> int:
-        return _title_height() + self.panel.image.height
+        return _title_height() + self.panel.image.height + self.foot
 
 
 def draw(image: Image.Image, selection: ImageSelection, *, note: str | None = None) -> Image.Image:
@@ -222,7 +227,7 @@ def _composed(blocks: list[_Block], size: tuple[int, int], selection: ImageSelec
 
 
 def _label(figure: Image.Image, pen: ImageDraw.ImageDraw, block: _Block, at: tuple[int, int]) -> None:
-    """Write each partition's share on it, in the corner that hides least, or beside it."""
+    """Write each partition's share on it, in the corner that hides least, or beside or below it."""
     if block.side:
         for index, (long, _) in block.labels.items():
             if index in block.panel.frames:
@@ -230,13 +235,20 @@ def _label(figure: Image.Image, pen: ImageDraw.ImageDraw, block: _Block, at: tup
                 middle = at[1] + (y0 + y1) // 2 - text_height(_TITLE) // 2
                 text(pen, (at[0] + block.panel.image.width + 12, middle), long, _TITLE, INK)
         return
+    if block.foot:
+        for index, words in block.labels.items():
+            if index in block.panel.frames:
+                x0, _, x1, _ = block.panel.frames[index]
+                short = text_width(words[0], _TITLE) > x1 - x0
+                text(pen, (at[0] + x0, at[1] + block.panel.image.height + 4), words[short], _TITLE, INK)
+        return
     size = _chip_font(block)
-    short = not _fits(block, size, 0)
+    brief = not _fits(block, size, 0)
     for index, words in block.labels.items():
         if index in block.panel.frames:
-            plate = chip_size(words[short], size)
+            plate = chip_size(words[brief], size)
             x, y = quietest(block.panel.kept, block.panel.frames[index], plate, 7)
-            chip(figure, (at[0] + x, at[1] + y), words[short], size)
+            chip(figure, (at[0] + x, at[1] + y), words[brief], size)
 
 
 def _chip_font(block: _Block) -> int:
@@ -258,9 +270,20 @@ def _fits(block: _Block, size: int, which: int) -> bool:
 
 
 def _outside(block: _Block) -> bool:
-    """Whether the labels must stand beside the panel: partitions too small, one column."""
+    """Whether the labels must stand beside the panel: partitions too small, or a tall strip, and one column."""
     columns = {block.panel.frames[i][0] for i in block.labels if i in block.panel.frames}
-    return len(columns) == 1 and not _fits(block, _chip_font(block), 0)
+    if len(columns) != 1 or _below(block):
+        return False
+    return block.panel.image.width * _WIDE <= block.panel.image.height or not _fits(block, _chip_font(block), 0)
+
+
+def _below(block: _Block) -> bool:
+    """Whether the labels must stand below the panel: a wide strip, in which a plate hides a line, and one row."""
+    frames = [block.panel.frames[i] for i in block.labels if i in block.panel.frames]
+    if len({top for _, top, _, _ in frames}) != 1 or block.panel.image.width < _WIDE * block.panel.image.height:
+        return False
+    short = zip(frames, (block.labels[i][1] for i in block.labels if i in block.panel.frames), strict=True)
+    return all(text_width(words, _TITLE) <= x1 - x0 for (x0, _, x1, _), words in short)
 
 
 def _caption(selection: ImageSelection) -> tuple[str, str]:

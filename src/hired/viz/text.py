@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from functools import lru_cache
 
 import numpy as np
@@ -61,12 +62,15 @@ def text(
 
 
 def fitted(words: str, size: int, width: int) -> str:
-    """The words, cut with dots where they are wider than `width` pixels."""
-    if text_width(words, size) <= width:
+    """The words, cut with dots where they are wider than `width` pixels.
+
+    Few widths are measured, and none of very long words: that takes time for every letter.
+    """
+    some = words[: max(width, 1)]  # a letter is wider than a pixel
+    if some == words and text_width(words, size) <= width:
         return words
-    while words and text_width(words + "...", size) > width:
-        words = words[:-1]
-    return words.rstrip() + "..."
+    count = bisect_right(range(1, len(some) + 1), width, key=lambda end: text_width(some[:end] + "...", size))
+    return some[:count].rstrip() + "..."
 
 
 def chip_size(words: str, size: int) -> tuple[int, int]:
