@@ -7,7 +7,7 @@ FAMILIES := .venv-families
 BIN := $(VENV)/bin
 # The models in the tests are too small for threads: a process a core is quicker.
 PYTEST := -m pytest --numprocesses auto
-test test-oldest test-families test-families-oldest: export OMP_NUM_THREADS := 1
+test test-oldest test-families test-families-oldest test-upstream: export OMP_NUM_THREADS := 1
 
 .PHONY: demo test test-oldest test-upstream test-vllm test-families test-families-oldest lint types docs-check train train-aya results bench bench-gpu bench-serve clean help
 
@@ -143,11 +143,13 @@ train-aya: $(VENV)/.dev  ## train the second small model again, from the shipped
 	$(BIN)/python -m training.llm $(AYA) --minutes 25 --tokens 6000 --encoder aya-encoder --name aya-llm
 	$(BIN)/python -m training.record --model aya-vision aya-encoder aya-llm
 
+# The tests of a version near the oldest supported one; UPSTREAM=.venv-families takes the newest.
+UPSTREAM ?= $(FAMILIES)-oldest
 TRANSFORMERS_TESTS ?=
-test-upstream: $(FAMILIES)-oldest/.dev  ## transformers' own model tests under hired.enable(budget=1.0), from TRANSFORMERS_TESTS=DIR
-	@test -d "$(TRANSFORMERS_TESTS)" || { echo 'name the tests folder of a checkout of transformers: TRANSFORMERS_TESTS=DIR'; exit 2; }
-	$(FAMILIES)-oldest/bin/pip install --quiet -c constraints-oldest.txt datasets httpx parameterized requests
-	$(FAMILIES)-oldest/bin/python tests/upstream/run.py "$(TRANSFORMERS_TESTS)" --numprocesses auto
+test-upstream: $(UPSTREAM)/.dev  ## transformers' own tests with every model enabled: TRANSFORMERS_TESTS=DIR, a checkout
+	@test -d "$(TRANSFORMERS_TESTS)" || { echo 'name a checkout of transformers: TRANSFORMERS_TESTS=DIR'; exit 2; }
+	$(UPSTREAM)/bin/pip install --quiet datasets httpx parameterized requests
+	$(UPSTREAM)/bin/python tests/upstream/run.py "$(TRANSFORMERS_TESTS)" --numprocesses auto
 
 docs-check: $(VENV)/.dev  ## run the code blocks of the docs, check their links
 	$(BIN)/python docs/check.py
