@@ -261,7 +261,7 @@ def test_processors_that_raise(error: Exception) -> None:
     with pytest.raises(InputsError) as caught:
         prompts.inputs(model, Odd(known, error), [prompts.prompt(known, "What?")], [PAGE.image])
     message = str(caught.value)
-    assert re.match(r"the model's processor cannot take this prompt and picture: \w+", message)
+    assert re.match(r"the model's processor cannot take this prompt and picture \(\d+ x \d+ pixels\): \w+", message)
     assert message.isprintable()
     assert len(message) < 300
 

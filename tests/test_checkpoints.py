@@ -139,7 +139,7 @@ def test_the_shipped_model_is_loaded_strictly(copy: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("dtype", ["float33", "int64", "Tensor", 5, None, torch.int8])
 def test_dtypes_that_are_none(dtype: Any) -> None:
-    with pytest.raises(ModelLoadError, match="unknown dtype"):
+    with pytest.raises(ModelLoadError, match="dtype="):
         hired.load_tiny(dtype)
 
 
@@ -269,7 +269,11 @@ def test_the_switch_runs_it(strange: tuple[Path, Path], capsys: pytest.CaptureFi
 
 
 @pytest.mark.parametrize("command", [*COMMANDS, "serve"])
-def test_the_switch_is_everywhere_and_says_what_it_opens(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_switch_is_everywhere_and_says_what_it_opens(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")  # names that are cut off on a narrow terminal
+    monkeypatch.setenv("TERMINAL_WIDTH", "300")
     assert main([command, "--help"]) == 0
     said = "".join(capsys.readouterr().out.split())
     assert "--trust-remote-code" in said
@@ -300,8 +304,8 @@ def test_sizes_that_cannot_be(copy: Path, refused: Any, command: str, key: str) 
 
 
 TEMPLATES = {
-    "{% for": "cannot be used",
-    "{{ messages[0].nothing.at_all }}": "cannot be used",
+    "{% for": "is broken",
+    "{{ messages[0].nothing.at_all }}": "is broken",
     "{{ raise_exception('no') }}": "no",
     "USER: {{ messages[0].content[-1].text }} ASSISTANT:": "leaves the picture out",
     "nothing": "leaves the picture out",

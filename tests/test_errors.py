@@ -335,8 +335,8 @@ def test_odd_pictures_work(name: str, size: tuple[int, int], budget: float, newl
             assert entry.tokens_kept == (min(allowed, entry.tokens_real) if newlines == "drop" else allowed)
         for token in entry.tokens:
             if token.box is not None:
-                assert token.box[0] <= token.box[2]
-                assert token.box[1] <= token.box[3]
+                assert token.box[0] < token.box[2]
+                assert token.box[1] < token.box[3]
                 assert all(math.isfinite(edge) for edge in token.box)
     new = model.generate(**reduced, max_new_tokens=2, do_sample=False, eos_token_id=None, pad_token_id=0)
     assert new.shape == (2, reduced["input_ids"].shape[1] + 2)

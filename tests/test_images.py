@@ -229,7 +229,7 @@ class Text:
         ([], "not list"),
         (b"page.png", "not bytes"),
         (noise(2, 2), "not Image"),
-        (Text(), "binary mode"),
+        (Text(), "'rb'"),
     ],
 )
 def test_what_is_no_source(source: object, words: str) -> None:

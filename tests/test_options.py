@@ -49,7 +49,7 @@ def test_every_command_knows_every_name_of_a_dtype(
 ) -> None:
     seen: list[str] = []
 
-    def load(model: str, device: str = "auto", dtype: str = "auto") -> Any:
+    def load(model: str, device: str = "auto", dtype: str = "auto", trust_remote_code: bool = False) -> Any:
         seen.append(dtype)
         raise Seen
 

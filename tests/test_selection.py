@@ -11,6 +11,7 @@ from PIL import Image
 
 import hired
 from hired.core.layout import STRUCTURE
+from hired.reduction import encode, plan
 from tests.support import models, pictures
 from tests.support.reducing import MIXED, N, each_family, generate, kept_rows
 
@@ -63,7 +64,8 @@ def test_kept_tokens_stand_in_their_order(name: str) -> None:
 @each_family
 def test_kept_features_are_the_untouched_ones(name: str) -> None:
     model, inputs = models.shared(name), pictures.inputs(name, MIXED)
-    whole = hired.reduce(model, inputs, 1.0)["mm_encoder_outputs"]["image"].pooler_output
+    planned = plan(model, inputs, 2)
+    whole = encode(planned, everything=True).features or []
     reduced = hired.reduce(model, inputs, 0.25)
     for entry, full, kept in zip(
         reduced.selection, whole, reduced["mm_encoder_outputs"]["image"].pooler_output, strict=True

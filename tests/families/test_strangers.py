@@ -319,3 +319,25 @@ def test_another_default_device(name: str) -> None:
         hired.enable(model, 0.3).disable()
         assert kept(hired.reduce(model, inputs, 0.3)) == expected
         assert len(hired.reduce(model, inputs, 1.0).selection) == 3
+
+
+@each_family
+@pytest.mark.parametrize("size", [(1, 184), (184, 1), (64, 1)])
+def test_strips(name: str, size: tuple[int, int]) -> None:
+    """What processor and model take, the library takes; what a token shows has an area, or is nothing."""
+    model = models.shared(name)
+    try:
+        inputs = pictures.inputs(name, [[size]])
+        logits(model, inputs)
+    except (RuntimeError, ValueError):
+        pytest.skip("the processor or the untouched model does not take it")
+    try:
+        entry = hired.reduce(model, inputs, 0.5, images=[size]).selection[0]
+    except hired.BudgetError as error:
+        assert "leaves no token" in str(error)  # noqa: PT017
+        return
+    assert entry.tokens_kept < entry.tokens_full or entry.tokens_full == 1
+    for token in entry.real_tokens:
+        if token.box is not None:
+            assert token.box[0] < token.box[2]
+            assert token.box[1] < token.box[3]

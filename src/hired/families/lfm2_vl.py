@@ -151,9 +151,13 @@ def _shapes(inputs: Mapping[str, Any], patch: int, factor: int) -> list[Grid]:
         raise InputsError(f"pixel_values must be (tiles, patches, {3 * patch * patch}): use the model's own processor")
     if not isinstance(shapes, Tensor) or shapes.shape != (len(pixels), 2):
         raise InputsError("spatial_shapes must be (tiles, 2): pass on all that the processor returned")
+    patches = shapes.prod(-1)
+    if isinstance(mask, Tensor) and len(mask) == len(pixels) and mask.dim() == 2 and mask.shape[1] < pixels.shape[1]:
+        # A long strip has more patches than a picture should, and its mask is one of as many as it should.
+        full = (patches.to(mask.device) == pixels.shape[1]).all() & mask.bool().all()
+        mask = torch.ones_like(pixels[..., 0], dtype=mask.dtype) if bool(full) else mask
     if not isinstance(mask, Tensor) or mask.shape != pixels.shape[:2]:
         raise InputsError("pixel_attention_mask must be (tiles, patches): pass on all that the processor returned")
-    patches = shapes.prod(-1)
     real = torch.arange(pixels.shape[1], device=mask.device) < patches.to(mask.device)[:, None]
     if not bool((real == mask.bool()).all() & (shapes > 0).all().to(mask.device)):
         raise InputsError(

@@ -19,7 +19,7 @@ class Token(NamedTuple):
         partition: its partition, 0 for the full image; None for a newline.
         cell: its (row, column) in the partition's grid; None for a newline.
         box: (x0, y0, x1, y1) of what it shows, in pixels of the original picture where its size is known, else
-            of the encoder's input; None for a newline.
+            of the encoder's input; None for a newline, and for a token that shows nothing but padding.
     """
 
     row: int
@@ -99,4 +99,6 @@ class ImageSelection:
         partition, cell = int(self._layout.partition[row]), int(self._layout.cell[row])
         if partition == STRUCTURE:
             return Token(row, None, None, None)
-        return Token(row, partition, divmod(cell, self._layout.cells_of(partition)[1]), self._layout.token_box(row))
+        x0, y0, x1, y1 = self._layout.token_box(row)
+        box = (x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
+        return Token(row, partition, divmod(cell, self._layout.cells_of(partition)[1]), box)
