@@ -100,7 +100,7 @@ def test_shapes_are_the_checkpoints_architectures():
 
 @pytest.mark.parametrize("name", ["", "/no/such/model", "llava-next-8b"])
 def test_an_unknown_model_is_one_clear_error(name, monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ModelLoadError, match=r"llava-next-0\.5b"):
         config_of(name)
 

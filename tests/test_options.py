@@ -168,7 +168,8 @@ def test_a_long_question_is_drawn(run: Run, tmp_path: Path, monkeypatch: pytest.
     words = ["ask", tmp_path / "page.png", "ab c" * (length // 4), "--max-new-tokens", 1, "--view", tmp_path / "v.png"]
     code, _, err = run(*words)
     assert (code, err) == (0, "")
-    assert max(Image.open(tmp_path / "v.png").size) < 4000
+    with Image.open(tmp_path / "v.png") as drawn:
+        assert max(drawn.size) < 4000
 
 
 def test_positions_are_those_of_the_configuration() -> None:
@@ -236,7 +237,8 @@ def test_the_demo_ends_with_a_command_that_works(
     *start, ask, picture, question = shlex.split(capsys.readouterr().out.splitlines()[-1])
     assert ask == "ask"
     assert question.startswith("What is ")
-    assert Image.open(picture).mode == "RGB"
+    with Image.open(picture) as page:
+        assert page.mode == "RGB"
     path = {**os.environ, "PATH": "/usr/bin:/bin"}
     done = subprocess.run([*start, "--version"], env=path, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("hired ")
