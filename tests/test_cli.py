@@ -13,7 +13,6 @@ from PIL import Image
 
 import hired
 import hired.families
-from hired.cli import main
 from hired.cli.app import number
 from tests.support.models import CASES
 
@@ -37,18 +36,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Image.new("1", (12_000, 12_000)).save(path / "bomb.png")
     (path / "hollow").mkdir()
     return path
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a command in this process: (exit code, standard output, standard error)."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        code = main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
 
 
 def shell(*arguments: object, **options: Any) -> subprocess.CompletedProcess[Any]:

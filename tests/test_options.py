@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from hired.bench.settings import Settings as BenchSettings
-from hired.cli import loading, main
+from hired.cli import loading
 from hired.cli.options import MOST_TOKENS, full_dtype, number
 from hired.cli.question import check_tags, check_text
 from hired.cli.serve import with_full_dtypes
@@ -26,16 +26,6 @@ from tests.support.models import ALL, CASES, processor
 ROOT = Path(__file__).parents[1]
 NAMES = {"fp32": "float32", "float": "float32", "bf16": "bfloat16", "fp16": "float16", "half": "float16"}
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    def call(*arguments: object) -> tuple[int, str, str]:
-        code = main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
 
 
 class Seen(HiredError):

@@ -119,10 +119,13 @@ def test_a_mask_that_generate_infers(name: str) -> None:
     with hired.enable(other := ALL[name].model(), 0.3):
         torch.testing.assert_close(other.generate(**bare, **asked).logits[0], expected)
         # The call may name another padding id: then nothing is padded.
-        other.generation_config.pad_token_id = 3
+        other.generation_config.pad_token_id = 33
         torch.testing.assert_close(other.generate(**bare, **asked, pad_token_id=0).logits[0], expected)
-        # forward infers nothing.
+        other.generation_config.pad_token_id = 0
         ones = {**bare, "attention_mask": torch.ones_like(bare["input_ids"])}
+        nothing = first(hired.reduce(model, ones, 0.3))
+        torch.testing.assert_close(other.generate(**bare, **asked, pad_token_id=33).logits[0], nothing)
+        # forward infers nothing.
         with torch.no_grad():
             torch.testing.assert_close(other(**bare).logits, other(**ones).logits)
 

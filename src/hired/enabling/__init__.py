@@ -106,6 +106,8 @@ class Enabled:
         seen = ids.shape[1] if mask is None else mask.shape[1]
         given = reduced.get("attention_mask")
         run = torch.ones_like(ran) if given is None else given
+        if run.dim() != 2:  # packed sequences, which nothing goes on from
+            return
         rows = [each.repeat_interleave(copies, 0) for each in (ids, ran, run)]
         shown = rows[0] if seen == ids.shape[1] else None
         self._turns.note(cache, Turn(shown, rows[1], rows[2], seen, self._gaps))

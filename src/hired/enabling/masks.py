@@ -3,13 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from hired.reduction.rows import inferred_pad
 
 
-def generates_mask(model: Any, call: Mapping[str, Any]) -> Tensor | None:
-    """(batch, length) mask that transformers would infer from the call's own padding id; None for no padding.
+def generates_mask(model: Any, call: Mapping[str, Any]) -> Tensor:
+    """(batch, length) mask that transformers would infer from the call's own padding id.
 
     Args:
         model: the model.
@@ -25,4 +26,4 @@ def generates_mask(model: Any, call: Mapping[str, Any]) -> Tensor | None:
 
     ids: Tensor = call["input_ids"]
     pad = inferred_pad(told("pad_token_id"), told("eos_token_id"), ids)
-    return None if pad is None else ids.ne(pad).long()
+    return torch.ones_like(ids) if pad is None else ids.ne(pad).long()

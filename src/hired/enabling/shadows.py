@@ -84,11 +84,12 @@ class Shadows:
         """The method, during which this thread's calls are let through: what it calls has been shortened."""
 
         def call(**arguments: Any) -> Any:
+            before = getattr(self._thread, "inside", False)
             self._thread.inside = True
             try:
                 return original(**arguments)
             finally:
-                self._thread.inside = False
+                self._thread.inside = before
 
         return call
 
