@@ -130,10 +130,11 @@ def test_a_mask_that_generate_infers(name: str) -> None:
             torch.testing.assert_close(other(**bare).logits, other(**ones).logits)
 
 
-def packed_of(name: str) -> tuple[list[Any], dict[str, Any]]:
-    """Two prompts of one picture each, apart and packed into one row."""
+def packed_of(name: str, order: tuple[int | None, ...] = (0, 1)) -> tuple[list[Any], dict[str, Any]]:
+    """Prompts of one picture each, or of none, apart and packed into one row."""
     sizes = ALL[name].sizes
-    together = pictures.inputs(name, [[sizes[0]], [sizes[1]]])
+    rows_of_pictures = [None if index is None else [sizes[index]] for index in order]
+    together = pictures.inputs(name, rows_of_pictures)
     shape = together["input_ids"].shape
     rows = [mask.bool() for mask in together["attention_mask"]]
     packed = dict(together)
@@ -142,42 +143,47 @@ def packed_of(name: str) -> tuple[list[Any], dict[str, Any]]:
             packed[key] = torch.cat([each[real] for each, real in zip(value, rows, strict=True)])[None]
     packed["position_ids"] = torch.cat([torch.arange(int(real.sum())) for real in rows])[None]
     del packed["attention_mask"]
-    apart = [pictures.inputs(name, [[sizes[index]]], first=index, texts=[pictures.TEXTS[index]]) for index in (0, 1)]
+    apart = [
+        pictures.inputs(name, [row], first=place, texts=[pictures.TEXTS[place]])
+        for place, row in enumerate(rows_of_pictures)
+    ]
     assert [int(real.sum()) for real in rows] == [each["input_ids"].shape[1] for each in apart]
     return apart, packed
 
 
 @each_family
-@pytest.mark.parametrize("positions", [None, "original"])
-def test_packed_sequences_stay_apart(name: str, positions: Any) -> None:
+@settings(max_examples=6)
+@given(
+    order=st.lists(st.sampled_from([0, 1, 2, None]), min_size=2, max_size=3).filter(
+        lambda order: any(index is not None for index in order)
+    ),
+    budget=BUDGETS,
+    positions=st.sampled_from([None, "original"]),
+)
+def test_packed_sequences_stay_apart(name: str, order: list[int | None], budget: float, positions: Any) -> None:
     """Positions that restart tell where one prompt ends: each is numbered on its own, and sees nothing of the other."""
     model = models.shared(name)
     if family_of(model).grid_positions:
         pytest.skip("its positions are three, and tell of no packing")
-    apart, packed = packed_of(name)
-    keys = ("pixel_values", "input_ids")
+    apart, packed = packed_of(name, tuple(order))
     with torch.no_grad():
         stock = model(**packed, use_cache=False).logits[0, -1]
-        alone = model(**apart[1]).logits[0, -1]
-        if not torch.allclose(stock, alone, atol=1e-3):
+        if not torch.allclose(stock, model(**apart[-1]).logits[0, -1], atol=1e-3):
             pytest.skip("the untouched model does not keep packed sequences apart")
-        assert all(key in packed for key in keys)
         if positions == "original" and name in CANNOT:
             with pytest.raises(hired.InputsError, match="tells packed sequences apart"):
-                hired.reduce(model, packed, 0.3, positions=positions)
+                hired.reduce(model, packed, budget, positions=positions)
             return
-        reduced = hired.reduce(model, packed, 0.3, positions=positions)
+        reduced = hired.reduce(model, packed, budget, positions=positions)
         logits = model(**reduced, use_cache=False).logits[0]
-        ones = [hired.reduce(model, each, 0.3, positions=positions) for each in apart]
         length = 0
-        for one in ones:
+        for one in [hired.reduce(model, each, budget, positions=positions) for each in apart]:
             part = slice(length, length := length + one["input_ids"].shape[1])
             assert reduced["input_ids"][0, part].tolist() == one["input_ids"][0].tolist()
             torch.testing.assert_close(logits[part], model(**one).logits[0], atol=3e-4, rtol=2e-3)
         assert length == reduced["input_ids"].shape[1]
-        counted = reduced["position_ids"][0].tolist()
-        assert counted.count(0) == 2
-        with hired.enable(other := ALL[name].model(), 0.3, positions=positions):
+        assert reduced["position_ids"][0].tolist().count(0) == len(order)
+        with hired.enable(other := ALL[name].model(), budget, positions=positions):
             torch.testing.assert_close(other(**packed, use_cache=False).logits[0], logits, atol=3e-4, rtol=2e-3)
 
 
