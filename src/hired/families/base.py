@@ -95,7 +95,6 @@ class Family:
         model_types: `config.model_type` of the models it covers.
         classes, encoder, partitions, tokens, verified: one line each for `hired models` and the docs.
         image_keys: what of the processor's output the encoder consumes.
-        grid_keys: those of them that the model needs beside the features too, as long as no token is dropped.
         grid_positions: the positions of visual tokens depend on their place in the picture (M-RoPE), so that kept ones
             must keep theirs; `positions` gives them.
         batched: the encoder takes all partitions as one batch, of one entry each.
@@ -112,7 +111,6 @@ class Family:
     tokens: ClassVar[str]
     verified: ClassVar[str]
     image_keys: ClassVar[tuple[str, ...]] = ("pixel_values",)
-    grid_keys: ClassVar[tuple[str, ...]] = ()
     grid_positions: ClassVar[bool] = False
     batched: ClassVar[bool] = True
     full_last: ClassVar[bool] = False

@@ -31,7 +31,6 @@ class Qwen2VL(Family):
     tokens: ClassVar[str] = "1 per 28 x 28 px"
     verified: ClassVar[str] = "random tiny models; real weights not tried"
     image_keys: ClassVar[tuple[str, ...]] = ("pixel_values", "image_grid_thw")
-    grid_keys: ClassVar[tuple[str, ...]] = ("image_grid_thw",)
     grid_positions: ClassVar[bool] = True
     batched: ClassVar[bool] = False
 
