@@ -105,6 +105,8 @@ def check(name: str, size: tuple[int, int], *, together: bool = False, **setting
     tokens = []
     for token in entry.real_tokens:
         assert token.partition is not None
+        if token.box is None:  # nothing but padding
+            continue
         (x0, y0, x1, y1), whole = token.box, entry.boxes[token.partition]
         rows, columns = layout.cells_of(token.partition)
         area = (x1 - x0) * (y1 - y0) * rows * columns / ((whole[2] - whole[0]) * (whole[3] - whole[1]))
@@ -113,7 +115,9 @@ def check(name: str, size: tuple[int, int], *, together: bool = False, **setting
     assert len(tokens) >= 0.5 * entry.tokens_real
     settings |= {"images": [size] * len(tokens)} if "images" in settings else {}
     plain, still, _ = run(name, [pixels] * len(tokens), together=together, **settings)
-    changed, moved, planned = run(name, [painted(pixels, token.box) for token in tokens], together=together, **settings)
+    changed, moved, planned = run(
+        name, [painted(pixels, token.box) for token in tokens if token.box], together=together, **settings
+    )
     encoder, family = planned.encoder, planned.family
     assert encoder is not None
     # Where keys change is where attention would be read: it must be pooled into the painted token's score.

@@ -133,7 +133,7 @@ def test_pictures_that_share_a_prompt_are_not_cut_unless_the_processor_was_not_t
         (drop("batch_num_images"), "hold 1 partitions.*cuts into 5.*pass on batch_num_images"),
         (put(batch_num_images=torch.tensor([1, 1])), "hold 1 partitions.*cuts into 5"),
         (put(pixel_values=torch.zeros(3, 3, 34, 34)), "hold too many partitions"),
-        (put(pixel_values=torch.zeros(3, 34, 34)), "hold too many partitions"),
+        (put(pixel_values=torch.zeros(3, 34, 34)), "3 images in pixel_values but 2"),
         (put(pixel_values_videos=torch.zeros(1, 2, 3, 34, 34)), "videos are not supported yet"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
