@@ -3,7 +3,6 @@
 The encoder is then run as it is: parts that nobody uses are not left out, and everything is projected.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 from torch import nn
@@ -30,24 +29,25 @@ def altered(model: Any) -> bool:
             method = getattr(holder, name, None)
             if method is not None and not getattr(method, "__module__", "").startswith("transformers."):
                 return True
-    return any(_hooked(module) for part in _parts(core) for module in part.modules())
+    # Every call asks this of some 300 modules: no generators, no copies.
+    waiting = [part for name, part in core.named_children() if name != "language_model"]
+    while waiting:
+        module = waiting.pop()
+        if _altered(module):
+            return True
+        waiting += [child for child in module._modules.values() if child is not None]
+    return False
 
 
-def _parts(core: Any) -> Iterator[nn.Module]:
-    for name, part in core.named_children():
-        if name != "language_model":
-            yield part
-
-
-def _hooked(module: nn.Module) -> bool:
-    if "forward" in vars(module) and not hasattr(module, "_hf_hook"):
+def _altered(module: nn.Module) -> bool:
+    """Whether a module has a hook of the caller's, or a `forward` of its own."""
+    held = module.__dict__
+    if "forward" in held and "_hf_hook" not in held:
         return True
-    hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values()) if _any_hooks(module) else ()
+    if not (held["_forward_hooks"] or held["_forward_pre_hooks"]):
+        return False
+    hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
     return any(not _module_of(hook).startswith(_OURS) for hook in hooks)
-
-
-def _any_hooks(module: nn.Module) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 def _module_of(hook: Any) -> str:
