@@ -238,6 +238,17 @@ def test_code_beside_a_known_class_is_left_alone(strange: tuple[Path, Path], whe
     assert not mark.exists()
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("part", ["", "text_config", "vision_config"])
+def test_kernels_of_the_hub_are_code_too(copy: Path, refused: Any, command: str, part: str) -> None:
+    config = json.loads((copy / "config.json").read_text())
+    (config[part] if part else config)["attn_implementation"] = "somebody/kernel"
+    (copy / "config.json").write_text(json.dumps(config))
+    said = refused(commands(copy)[command])
+    assert "'somebody/kernel'" in said
+    assert "--trust-remote-code" in said
+
+
 @pytest.mark.parametrize("terminal", [False, True])
 def test_nothing_is_asked_on_pipes_and_terminals(strange: tuple[Path, Path], terminal: bool) -> None:
     folder, mark = strange

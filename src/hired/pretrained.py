@@ -47,10 +47,28 @@ def load_config(source: str, name: str, trust_remote_code: bool = False) -> Any:
     with strangers(name, "load the model"):
         held, _ = PreTrainedConfig.get_config_dict(source)
         check_config(held, name)  # before a class divides by what it holds
+        if not trust_remote_code:
+            _refuse_kernels(held, name)
         config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
     family_for(config.model_type, repr(name))
     check_config(config, name)
     return config
+
+
+def _refuse_kernels(held: dict[str, Any], name: str) -> None:
+    """Refuses a `config.json` that names an attention kernel of the hub's, which is code that transformers would fetch.
+
+    Raises:
+        ModelLoadError: it does.
+    """
+    for part in (held, held.get("text_config"), held.get("vision_config")):
+        for key in ("attn_implementation", "_attn_implementation"):
+            kernel = part.get(key) if isinstance(part, dict) else None
+            if isinstance(kernel, str) and "/" in kernel:
+                raise ModelLoadError(
+                    f"{name!r} asks for the attention kernel {kernel!r}, code that would be fetched and run: add"
+                    " --trust-remote-code if you trust it"
+                )
 
 
 def load_processor(source: str, name: str, trust_remote_code: bool = False, **settings: Any) -> Any:
