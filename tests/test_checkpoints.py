@@ -238,6 +238,27 @@ def test_code_beside_a_known_class_is_left_alone(strange: tuple[Path, Path], whe
     assert not mark.exists()
 
 
+@pytest.mark.parametrize("named", [None, "", "NoSuchProcessor"])
+def test_no_processor_that_a_file_names_badly_asks(
+    copy: Path, refused: Any, monkeypatch: pytest.MonkeyPatch, named: str | None
+) -> None:
+    """transformers then takes the class of the model's type, and hands on to its parts that anything goes."""
+    asked: list[object] = []
+    monkeypatch.setattr("builtins.input", lambda *words: asked.append(words) or "y")
+    mark = copy / "mark"
+    (copy / "payload.py").write_text(f"open({str(mark)!r}, 'w')")
+    held = json.loads((copy / "processor_config.json").read_text())
+    held.pop("image_processor", None)
+    (copy / "processor_config.json").write_text(json.dumps({**held, "processor_class": named}))
+    told = json.loads((copy / "tokenizer_config.json").read_text())
+    (copy / "tokenizer_config.json").write_text(json.dumps({**told, "processor_class": named}))
+    strange = {"image_processor_type": "Strange", "auto_map": {"AutoImageProcessor": "payload.Pictures"}}
+    (copy / "preprocessor_config.json").write_text(json.dumps(strange))
+    assert "--trust-remote-code" in refused(commands(copy)["view"])
+    assert not asked
+    assert not mark.exists()
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("part", ["", "text_config", "vision_config"])
 def test_kernels_of_the_hub_are_code_too(copy: Path, refused: Any, command: str, part: str) -> None:

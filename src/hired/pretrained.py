@@ -102,14 +102,16 @@ def load_processor(source: str, name: str, trust_remote_code: bool = False, **se
 
 
 def _names_processor(source: str) -> bool:
-    """Whether a checkpoint's files name the class of its processor, or bring one."""
+    """Whether a checkpoint's files name a class of transformers' for its processor, or bring one."""
+    from transformers.models.auto.processing_auto import processor_class_from_name
     from transformers.utils import cached_file
 
     for name in ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json"):
         found = cached_file(source, name, _raise_exceptions_for_missing_entries=False)
         if found is not None:
             told = json.loads(Path(found).read_text(encoding="utf-8"))
-            if "processor_class" in told or "AutoProcessor" in told.get("auto_map", {}):
+            named = told.get("processor_class")
+            if (named and processor_class_from_name(named)) or "AutoProcessor" in (told.get("auto_map") or {}):
                 return True
     return False
 
