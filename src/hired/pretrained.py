@@ -89,7 +89,7 @@ def load_processor(source: str, name: str, trust_remote_code: bool = False, **se
     with strangers(name, "load the processor of"):
         settings["trust_remote_code"] = trust_remote_code
         config = AutoConfig.from_pretrained(source, **settings)
-        if type(config) in PROCESSOR_MAPPING and not _names_processor(source):
+        if type(config) in PROCESSOR_MAPPING and not _names_processor(source, settings.get("revision")):
             # The auto class would not hand on that nothing is to be asked.
             processor = PROCESSOR_MAPPING[type(config)].from_pretrained(source, **settings)
         else:
@@ -101,13 +101,13 @@ def load_processor(source: str, name: str, trust_remote_code: bool = False, **se
     return processor
 
 
-def _names_processor(source: str) -> bool:
+def _names_processor(source: str, revision: str | None) -> bool:
     """Whether a checkpoint's files name a class of transformers' for its processor, or bring one."""
     from transformers.models.auto.processing_auto import processor_class_from_name
     from transformers.utils import cached_file
 
     for name in ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json"):
-        found = cached_file(source, name, _raise_exceptions_for_missing_entries=False)
+        found = cached_file(source, name, revision=revision, _raise_exceptions_for_missing_entries=False)
         if found is not None:
             told = json.loads(Path(found).read_text(encoding="utf-8"))
             named = told.get("processor_class")

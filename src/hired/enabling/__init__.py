@@ -144,7 +144,7 @@ def enable(
         BudgetError, UnsupportedModelError: as `hired.reduce`, at once and not at the first call.
         HiredError: the instance is enabled already.
     """
-    Budget.parse(budget)
+    parsed = Budget.parse(budget)
     family = family_of(model)
     if not callable(getattr(model, "generate", None)):
         raise UnsupportedModelError(
@@ -153,7 +153,7 @@ def enable(
     check_choices(family, newlines, positions)
     chosen = resolve(method, variant, alpha)
     narrowed = check_encoder_budget(encoder_budget, chosen, newlines)
-    if Budget.parse(budget).share != 1:
+    if parsed.share != 1:
         with host_by_default():
             check_encoder(family, model, chosen, narrowed)
     settings = {
