@@ -74,7 +74,7 @@ def test_states_are_bitwise_the_encoders_and_later_layers_do_not_run(name: str, 
     used = [layer] if isinstance(layer, int) else layer
     expected = torch.cat([states[index][:, 1:] for index in used], dim=-1)
     n, tokens = expected.shape[:2]
-    found = patches.rows(torch.arange(n)[:, None].expand(n, tokens), torch.arange(tokens)[None].expand(n, tokens))
+    found = patches.of(torch.arange(n)[:, None].expand(n, tokens), torch.arange(tokens)[None].expand(n, tokens))
     assert torch.equal(found, expected)
 
 

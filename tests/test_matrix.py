@@ -14,7 +14,7 @@ from tests.support import models, pictures
 from tests.support.reducing import budgeted
 
 CASES = [model_type for family in FAMILIES for model_type in family.model_types]
-MET = ("hired", "uniform", "random")
+MET = tuple(name for name, method in METHODS.items() if getattr(method, "exact", True))
 """Methods that meet the budget to the token."""
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from hired.core.budget import Newlines
+from hired.core.image import Image
 from hired.core.layout import STRUCTURE, Layout
 from hired.core.transfer import moved_to
 
@@ -96,6 +97,46 @@ def take(keys: Tensor, layout: Layout, total: int, newlines: Newlines) -> Tensor
     if newlines == "drop":
         return order[: min(total, layout.tokens_real)].sort().values
     return _take_with_newlines(order[: layout.tokens_real], layout, total)
+
+
+def in_order(order: Tensor, image: Image) -> Tensor:
+    """The tokens kept when patch tokens go in `order`.
+
+    Args:
+        order: int64 indices of patch tokens, the first kept first: all, or at least as many as the budget allows.
+        image: the image, on the device of `order`.
+
+    Returns:
+        Sorted (K,) int64 indices into the image's untouched tokens.
+    """
+    layout = image.layout
+    patch = (layout.partition != STRUCTURE).to(order.device)
+    # Those that the order does not name come last.
+    keys = torch.where(patch, float(layout.tokens_full), torch.inf).to(torch.float64)
+    keys[order] = torch.arange(order.numel(), dtype=torch.float64, device=order.device)
+    return take(keys, layout, image.total, image.newlines)
+
+
+def patches(layout: Layout) -> Tensor:
+    """(R,) indices of the patch tokens, without waiting for the device to count them."""
+    structure = (layout.partition == STRUCTURE).to(torch.uint8)
+    return torch.argsort(structure, stable=True)[: layout.tokens_real]
+
+
+def evenly_first(tokens: Tensor, count: int) -> Tensor:
+    """`tokens` with `count` evenly spaced ones in front, the others after them in their order.
+
+    The evenly spaced ones are ordered so that every prefix of them is evenly spaced too (by the fractional parts
+    of multiples of the golden ratio).
+    """
+    total = tokens.numel()
+    index = torch.arange(count, device=tokens.device)
+    spread = torch.argsort((index.to(torch.float64) * 0.6180339887498949) % 1.0, stable=True)
+    step = (index * total + total // 2) // max(count, 1)
+    chosen = torch.zeros(total, dtype=torch.uint8, device=tokens.device)
+    chosen[step] = 1
+    rest = torch.argsort(chosen, stable=True)[: total - count]
+    return torch.cat((tokens[step[spread]], tokens[rest]))
 
 
 def _take_with_newlines(order: Tensor, layout: Layout, total: int) -> Tensor:

@@ -6,7 +6,7 @@ most promising patches. Behind the last layer that is used, the call ends. Only 
 touched.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +19,7 @@ from hired.core.budget import EncoderBudget
 from hired.core.transfer import moved_to
 from hired.encoding.distinct import distinct
 from hired.encoding.packed import Packed
+from hired.encoding.readings import taps_for
 from hired.encoding.taps import Reading, Tap, active, look_ahead, tapping
 from hired.families.base import Encoder
 
@@ -53,16 +54,16 @@ class Patches:
         states: one (rows, d) tensor for each of the encoder's states.
         place: (n, N) int64, the row of each patch; means nothing for patches that were left out.
         first: (images, heads, N) float32, the full images' scores in the initial layer; None where not asked for.
-        last: (n, heads, N) float32, the partitions' scores in the last layer; 0 for patches left out after the
-            encoder's cut, and without meaning for partitions that keep nothing. None where not asked for.
+        rows: (n, heads, ..., N) float32 of the other readings asked for, by name. Of "last", 0 for patches left out
+            after the encoder's cut, and without meaning for partitions that keep nothing.
     """
 
     states: list[Tensor]
     place: Tensor
     first: Tensor | None
-    last: Tensor | None
+    rows: dict[str, Tensor]
 
-    def rows(self, partition: Tensor, cell: Tensor) -> Tensor:
+    def of(self, partition: Tensor, cell: Tensor) -> Tensor:
         """Encoder outputs of K patches, (K, d), the states side by side."""
         place = self.place[partition, cell]
         return torch.cat([state[place] for state in self.states], dim=-1)
@@ -73,8 +74,7 @@ def run(
     pixels: Tensor,
     full: Tensor,
     *,
-    reads_first: bool = True,
-    reads_last: bool = True,
+    reads: Collection[str] = ("first", "last"),
     divide: Divide | None = None,
     stops: bool = False,
     cut: Cut | None = None,
@@ -85,7 +85,7 @@ def run(
         encoder: the encoder.
         pixels: (n, channels, height, width).
         full: (images,) int64, which partitions are full images, beside `pixels`.
-        reads_first, reads_last: which scores are wanted.
+        reads: which of `hired.core.image.ATTENTION` are wanted; under a cut, "first" and "last" at most.
         divide: called once, as soon as the initial layer is read; None where shares are not known so early.
         stops: leave out partitions whose share is 0 from then on.
         cut: the encoder budget, if any.
@@ -94,15 +94,15 @@ def run(
     unique, twin = distinct(pixels) if cut is None else (list(range(len(pixels))),) * 2
     batch = pixels if len(unique) == len(pixels) else pixels[_there(unique, pixels.device)]
     alive = _there(twin, pixels.device)
-    first = Tap(encoder.attention(encoder.first), encoder.cls, alive[full]) if reads_first else None
-    last = Tap(encoder.attention(encoder.last), encoder.cls) if reads_last else None
-    taps = [tap for tap in (first, last) if tap is not None]
+    taps = taps_for(encoder, reads, alive[full])
+    first = taps.pop("first", None)
     steps = _Run(encoder, twin, alive, first, divide, stops, cut)
-    with tapping(encoder.tower, taps) as reading, _steering(encoder, steps, reading), suppress(_Enough):
+    read = [*([first] if first else []), *taps.values()]
+    with tapping(encoder.tower, read) as reading, _steering(encoder, steps, reading), suppress(_Enough):
         encoder.tower(batch)
     if divide is not None and first is not None and encoder.first == encoder.last:  # there is no layer left to spare
         divide(encoder.scores(first.rows[0]))
-    return steps.result(last)
+    return steps.result(taps)
 
 
 def _there(numbers: list[int], device: torch.device) -> Tensor:
@@ -192,10 +192,10 @@ class _Run:
         reading.packed = packed
         return hidden.flatten(0, 1)[chosen][None]
 
-    def result(self, last: Tap | None) -> Patches:
+    def result(self, taps: dict[str, Tap]) -> Patches:
         """What was computed, by partition and patch."""
         states = [self.states[layer] for layer in self.encoder.states]
-        rows = last.rows[0] if last else None
+        rows = {name: tap.rows[0] for name, tap in taps.items()}
         if self.tokens is None or self.packed is None:
             count, tokens = states[0].shape[:2]
             place = torch.arange(count * tokens, device=states[0].device).view(count, tokens)
@@ -204,15 +204,15 @@ class _Run:
             by_slot = torch.zeros(self.tokens.shape, dtype=torch.int64, device=self.tokens.device)
             by_slot.view(-1)[self.packed.slot] = torch.arange(self.packed.slot.numel(), device=by_slot.device)
             place = by_slot.new_zeros(count, tokens).scatter_(1, self.tokens, by_slot)
-            if rows is not None:
-                where = self.tokens[:, None].expand(-1, rows.shape[1], -1)
-                rows = rows.new_zeros(*rows.shape[:2], tokens).scatter_(2, where, rows)
+            for name, row in rows.items():
+                where = self.tokens[:, None].expand(-1, row.shape[1], -1)
+                rows[name] = row.new_zeros(*row.shape[:2], tokens).scatter_(2, where, row)
         alive, scores = self.alive.to(place.device), self.encoder.scores
         return Patches(
             states=[state.flatten(0, 1) for state in states],
             place=place[alive, self.extra :],
             first=scores(self.first.rows[0]) if self.first else None,
-            last=None if rows is None else scores(rows)[alive],
+            rows={name: scores(row)[alive] for name, row in rows.items()},
         )
 
 

@@ -36,12 +36,15 @@ class Tap:
         query: index of the query token whose row is read (the CLS token); None for the attention that every token
             receives, averaged over all queries.
         items: (K,) int64 indices into the encoder's batch to read, None for all.
-        rows: what was read, one (items, heads, keys) float32 tensor for every call of the layer.
+        keys: read the keys themselves in place of attention.
+        rows: what was read, one (items, heads, keys) float32 tensor for every call of the layer; (items, heads, d,
+            keys) of the keys themselves.
     """
 
     module: nn.Module
     query: int | None
     items: Tensor | None = None
+    keys: bool = False
     rows: list[Tensor] = field(default_factory=list)
 
     @torch.no_grad()
@@ -53,6 +56,9 @@ class Tap:
         `edges`, where flash attention gets several sequences in one: where each starts, and the end. They are read one
         by one.
         """
+        if self.keys:
+            self.rows.append((key if self.items is None else key[self.items.to(key.device)]).float().transpose(-1, -2))
+            return
         if edges is not None:
             for start, end in pairwise(edges):
                 self.read(query[:, :, start:end], key[:, :, start:end], mask, scaling)

@@ -43,6 +43,8 @@ class Encoder:
         tells: index of the layer that tells importance, where that is not the last used one because that one does not
             attend to everything (windows); None for the last used one.
         starts: index of the initial layer where it is not the usual one, for the same reason; None for `first`'s rule.
+        middles: index of the layer half-way where it is not the usual one, for the same reason; None for `middle`'s
+            rule.
         attends: name of the attention module in a layer.
     """
 
@@ -53,6 +55,7 @@ class Encoder:
     merge: Tensor | None = None
     tells: int | None = None
     starts: int | None = None
+    middles: int | None = None
     attends: str = "self_attn"
 
     @property
@@ -71,6 +74,13 @@ class Encoder:
     def last(self) -> int:
         """Index of the last layer whose output the model uses (paper: l_final), or of the one that `tells`."""
         return max(self.states) - 1 if self.tells is None else self.tells
+
+    @property
+    def middle(self) -> int:
+        """Index of the layer half-way: 9 of CLIP-L's 24, 16 of Qwen2.5-VL's 32 (HiPrune, arXiv 2508.00553)."""
+        if self.middles is not None:
+            return self.middles
+        return min(len(self.layers) * 3 // 8 if self.cls is not None else len(self.layers) // 2, self.last)
 
     def attention(self, layer: int) -> nn.Module:
         """The attention module of a layer."""

@@ -131,6 +131,7 @@ class Qwen25VL(Qwen2VL):
             starts=whole[0],
             cls=None,
             tells=whole[-1],
+            middles=whole[(len(whole) - 1) // 2],
             attends="attn",
         )
 

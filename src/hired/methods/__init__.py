@@ -3,17 +3,41 @@
 from typing import cast
 
 from hired.core.budget import check_alpha
+from hired.core.image import READINGS
 from hired.errors import BudgetError
 from hired.methods.base import Method
 from hired.methods.baselines import Overview, Random, Uniform
+from hired.methods.cdpruner import CDPruner
+from hired.methods.divprune import DivPrune
+from hired.methods.globalcom2 import GlobalCom2
+from hired.methods.hiprune import HiPrune
 from hired.methods.hired import HiRED
+from hired.methods.holov import HoloV
+from hired.methods.otprune import OTPrune
+from hired.methods.prumerge import PruMerge, PruMergePlus
 from hired.methods.published import Published
+from hired.methods.scope import Scope
+from hired.methods.tops import Tops
+from hired.methods.visionzip import VisionZip
+from hired.methods.vispruner import VisPruner
 
 __all__ = ["METHODS", "Method", "resolve"]
 
 METHODS: dict[str, type[Method]] = {
     "hired": HiRED,
     "published": Published,
+    "visionzip": VisionZip,
+    "prumerge": PruMerge,
+    "prumerge+": PruMergePlus,
+    "vispruner": VisPruner,
+    "divprune": DivPrune,
+    "cdpruner": CDPruner,
+    "scope": Scope,
+    "holov": HoloV,
+    "globalcom2": GlobalCom2,
+    "hiprune": HiPrune,
+    "otprune": OTPrune,
+    "tops": Tops,
     "uniform": Uniform,
     "random": Random,
     "overview": Overview,
@@ -44,10 +68,13 @@ def resolve(method: str | Method, variant: str, alpha: float) -> Method:
 
 def _checked(method: object) -> Method:
     """A caller's own method, an instance of a class such as `Method` describes."""
-    lacking = [name for name in ("name", "reads_first", "reads_last", "select") if not hasattr(method, name)]
+    lacking = [name for name in ("name", "reads", "select") if not hasattr(method, name)]
     if lacking or isinstance(method, type):
         raise BudgetError(
-            f"method must be one of {', '.join(METHODS)}, or an instance of a class with name, reads_first, reads_last"
-            f" and select, got {method!r}"
+            f"method must be one of {', '.join(METHODS)}, or an instance of a class with name, reads and select, got"
+            f" {method!r}"
         )
+    reads = getattr(method, "reads", None)
+    if not isinstance(reads, tuple) or not set(reads) <= set(READINGS):
+        raise BudgetError(f"reads of a method must be a tuple of {', '.join(map(repr, READINGS))}, got {reads!r}")
     return cast(Method, method)

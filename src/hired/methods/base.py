@@ -13,16 +13,20 @@ from hired.core.transfer import on_host
 
 
 class Method(Protocol):
-    """A way of choosing tokens. `reads_first` and `reads_last` say which attention rows it needs.
+    """A way of choosing tokens. `reads` names what it needs, of `hired.core.image.READINGS`; nothing else is computed.
 
-    A method that knows from the initial layer how many tokens each partition keeps may also have
-    `shares(image) -> Tensor`, (P,) int64 on the CPU: then the encoder does not finish partitions without a share, and
-    can be given a budget of its own; `shares_of` calls it. `select` finds what it returned in `image.shares`.
+    Three more things a method may have:
+
+    - `shares(image) -> Tensor`, (P,) int64 on the CPU, where it knows from the initial layer alone how many tokens each
+      partition keeps: then the encoder does not finish partitions without a share, and can be given a budget of its
+      own; `shares_of` calls it. `select` finds what it returned in `image.shares`.
+    - `merge(image, kept) -> Tensor`, (K, T) float32, where kept tokens take up dropped ones: the features of the K kept
+      tokens are these sums of all T. Read by `merged_of`.
+    - `exact = False` where K is not known from the layout and the total alone.
     """
 
     name: ClassVar[str]
-    reads_first: ClassVar[bool]
-    reads_last: ClassVar[bool]
+    reads: ClassVar[tuple[str, ...]]
 
     def select(self, image: Image) -> Tensor:
         """Sorted (K,) int64 indices of the kept tokens, among the image's `layout.tokens_full`."""
@@ -59,6 +63,37 @@ def shares_of(
         None if total is None else divide(Image(layout, Attention(first), total, newlines))
         for layout, total, first in zip(layouts, totals, firsts, strict=True)
     ]
+
+
+def merged_of(method: Method, image: Image, kept: Tensor) -> Tensor | None:
+    """(K, T) float32 of which tokens each kept one is the sum, None where a kept token stays what it is."""
+    merge: Callable[[Image, Tensor], Tensor] | None = getattr(method, "merge", None)
+    return None if merge is None else merge(image, kept)
+
+
+def need(reading: Tensor | None, name: str) -> Tensor:
+    """A reading of an image.
+
+    Raises:
+        RuntimeError: it is not there, as nobody read that layer.
+    """
+    if reading is None:
+        raise RuntimeError(f"the method reads {name!r}; the encoder stage did not read that layer")
+    return reading
+
+
+def final_scores(image: Image) -> Tensor:
+    """(T,) float32 attention to every token in the last used layer, mean over heads."""
+    rows = need(image.attention.last, "last")
+    return token_scores(rows, image.layout) / rows.shape[1]
+
+
+def final_keys(image: Image) -> Tensor:
+    """(T, heads, d) float32 keys of the last used layer; in families without, (T, 1, d) of the features."""
+    keys, layout = image.attention.keys, image.layout
+    if keys is None:
+        return need(image.states, "states").float()[:, None]
+    return keys.permute(0, 3, 1, 2)[layout.partition.clamp(min=0), layout.cell.clamp(min=0)]
 
 
 def token_scores(rows: Tensor, layout: Layout) -> Tensor:

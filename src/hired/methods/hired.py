@@ -22,8 +22,7 @@ class HiRED:
 
     alpha: float = 0.5
     name: ClassVar[str] = "hired"
-    reads_first: ClassVar[bool] = True
-    reads_last: ClassVar[bool] = True
+    reads: ClassVar[tuple[str, ...]] = ("first", "last")
 
     def shares(self, image: Image) -> Tensor:
         """(P,) int64 on the CPU: tokens of each partition, from the initial layer alone; in all min(`total`, R)."""

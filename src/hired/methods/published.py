@@ -19,8 +19,8 @@ class Published:
 
     alpha: float = 0.5
     name: ClassVar[str] = "published"
-    reads_first: ClassVar[bool] = True
-    reads_last: ClassVar[bool] = True
+    reads: ClassVar[tuple[str, ...]] = ("first", "last")
+    exact: ClassVar[bool] = False
 
     def select(self, image: Image) -> Tensor:
         """Sorted (K,) int64 indices of the kept tokens, K <= `image.total`. Waits for the device to know K."""

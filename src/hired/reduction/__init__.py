@@ -16,7 +16,8 @@ from hired.families import family_of
 from hired.methods import Method, resolve
 from hired.reduction.assemble import assemble
 from hired.reduction.checks import Positions, check_choices, check_encoder_budget, check_mapping
-from hired.reduction.encode import Encoded, encode
+from hired.reduction.encode import encode
+from hired.reduction.encoded import Encoded
 from hired.reduction.plan import Plan, plan
 from hired.reduction.project import project
 from hired.reduction.reduced import ReducedInputs, Report

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hired.core.image import Attention
 from hired.reduction.cut import cut
-from hired.reduction.encode import Encoded
+from hired.reduction.encoded import Encoded
 from hired.reduction.plan import Plan
 from hired.reduction.reduced import ENCODER_OUTPUTS, ReducedInputs, Report
 
@@ -27,7 +28,8 @@ def assemble(plan: Plan, encoded: Encoded, kept: list[Tensor | None], features: 
         features: one (K, hidden) tensor an image, from `project`.
     """
     data = dict(plan.inputs)
-    report = Report(plan.layouts, kept, encoded.attention)
+    # What is reported is kept as long as the inputs: the initial layer's rows and no more.
+    report = Report(plan.layouts, kept, [Attention(each.first) for each in encoded.attention])
     if all(rows is None for rows in kept):
         return ReducedInputs(data, report)
     for key in plan.family.image_keys:

@@ -6,6 +6,7 @@ from typing import Any, Literal, get_args
 from torch import Tensor
 
 from hired.core.budget import EncoderBudget, Newlines
+from hired.core.image import ATTENTION
 from hired.errors import BudgetError, InputsError, UnsupportedModelError
 from hired.families import Encoder, Family
 from hired.methods import Method
@@ -45,7 +46,7 @@ def check_encoder_budget(
         BudgetError: out of range, or together with a setting that chooses tokens it may have left out.
     """
     parsed = EncoderBudget.parse(value)
-    if parsed is not None and not (method.reads_first and hasattr(method, "shares")):
+    if parsed is not None and not ("first" in method.reads and hasattr(method, "shares")):
         raise BudgetError(f"encoder_budget needs shares known from the initial layer; method {method.name!r} has none")
     if parsed is not None and newlines == "keep":
         raise BudgetError('encoder_budget cannot be combined with newlines="keep": leave one of them out')
@@ -53,12 +54,12 @@ def check_encoder_budget(
 
 
 def check_encoder(family: Family, model: Any, method: Method, narrowed: EncoderBudget | None) -> Encoder | None:
-    """The encoder's parts, None where the method reads no attention.
+    """The encoder's parts, None where the method reads nothing in it.
 
     Raises:
         UnsupportedModelError: an encoder that the family does not know, or that cannot be given a budget of its own.
     """
-    if not (method.reads_first or method.reads_last):
+    if not (set(method.reads) & set(ATTENTION) or (family.tokenwise and "states" in method.reads)):
         return None
     encoder = family.parts(model)
     if narrowed is not None and not family.tokenwise:

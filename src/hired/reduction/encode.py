@@ -1,7 +1,7 @@
 """Second stage: one run of the vision encoder, reading attention on the way."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -10,39 +10,26 @@ from hired.core.image import Attention
 from hired.core.layout import STRUCTURE, Layout
 from hired.core.transfer import moved_to
 from hired.encoding.altered import altered
-from hired.encoding.run import Cut, Patches, run
-from hired.encoding.taps import Tap, tapping
+from hired.encoding.readings import by_patch, recording, taps_for
+from hired.encoding.run import Cut, run
+from hired.encoding.taps import tapping
 from hired.errors import UnsupportedModelError
 from hired.families import Encoder
 from hired.methods.base import shares_of
+from hired.reduction.encoded import Encoded
 from hired.reduction.plan import Plan
+from hired.reduction.project import projected
 
 
-@dataclass(frozen=True)
-class Encoded:
-    """What the vision encoder gave: either `features` or `patches`, neither where nothing is dropped.
-
-    Attributes:
-        attention: one entry an image; empty entries where the method reads none.
-        features: one (T, hidden) tensor an image, as the untouched model would hand it to its LLM.
-        patches: encoder outputs that are still to be projected, for the partitions and patches that may be kept.
-        shares: (P,) int64 on the CPU, tokens of each partition for every image; None where the method has not told
-            them.
-    """
-
-    attention: list[Attention]
-    features: list[Tensor] | None = None
-    patches: Patches | None = None
-    shares: list[Tensor | None] | None = None
-
-
-def encode(plan: Plan, *, everything: bool = False) -> Encoded:
+def encode(plan: Plan, *, everything: bool = False, reads: Collection[str] = ()) -> Encoded:
     """Encodes all images of the plan, once.
 
     Args:
         plan: the plan.
         everything: compute every token of every image, so that any choice can be made afterwards.
+        reads: what to read beside what the plan's method reads, for the choices of other methods.
     """
+    reads = {*reads, *plan.method.reads}
     if not (plan.drops or (everything and plan.has_images)):
         return Encoded([Attention()] * len(plan.layouts))
     trains = torch.is_grad_enabled() and bool(plan.model.training)
@@ -50,14 +37,14 @@ def encode(plan: Plan, *, everything: bool = False) -> Encoded:
     thrifty = not (everything or trains) and plan.family.tokenwise and not altered(plan.model)
     with torch.set_grad_enabled(trains):
         if thrifty and plan.encoder is not None:
-            return _needed(plan, plan.encoder)
+            return _needed(plan, plan.encoder, reads)
         if plan.encoder_budget is not None and plan.family.tokenwise and not (everything or trains):
             raise UnsupportedModelError(
                 "encoder_budget needs an encoder without hooks and replaced methods of the caller's: leave one out"
             )
         if plan.encoder is None:
             return Encoded([Attention()] * len(plan.layouts), _features(plan))
-        found = _everything(plan, plan.encoder)
+        found = _everything(plan, plan.encoder, reads)
         # With everything computed, the shares of this plan would not be those of the choice to come.
         return found if everything else replace(found, shares=_shares(plan, [each.first for each in found.attention]))
 
@@ -73,22 +60,27 @@ def _features(plan: Plan) -> list[Tensor]:
     return list(torch.split(features, counts))
 
 
-def _everything(plan: Plan, encoder: Encoder) -> Encoded:
-    """The untouched model's features, and the rows that the method reads."""
+def _everything(plan: Plan, encoder: Encoder, reads: Collection[str]) -> Encoded:
+    """The untouched model's features, and what else is read."""
     family, layouts = plan.family, plan.layouts
     full = family.full_images(layouts) if family.batched else None
-    first = Tap(encoder.attention(encoder.first), encoder.cls, full) if plan.method.reads_first else None
-    last = Tap(encoder.attention(encoder.last), encoder.cls) if plan.method.reads_last else None
-    with tapping(encoder.tower, [tap for tap in (first, last) if tap is not None]):
+    taps = taps_for(encoder, reads, full, keys=family.tokenwise)
+    with tapping(encoder.tower, list(taps.values())) as reading, recording(encoder, reading) as states:
         features = _features(plan)
-    none: list[Tensor | None] = [None] * len(layouts)
-    firsts = none if first is None else family.first_rows(first.rows, encoder, layouts)
-    lasts = none if last is None else family.last_rows(last.rows, encoder, layouts)
-    return Encoded([Attention(one, other) for one, other in zip(firsts, lasts, strict=True)], features)
+    rows = {
+        name: (family.first_rows if name == "first" else family.last_rows)(tap.rows, encoder, layouts)
+        for name, tap in taps.items()
+    }
+    wanted = family.tokenwise and "states" in reads
+    return Encoded(
+        _attention(encoder, reads, rows, len(layouts)),
+        features,
+        states=by_patch(encoder, states) if wanted else None,
+    )
 
 
-def _needed(plan: Plan, encoder: Encoder) -> Encoded:
-    """Encoder outputs as far as the kept tokens need them."""
+def _needed(plan: Plan, encoder: Encoder, reads: Collection[str]) -> Encoded:
+    """Encoder outputs as far as the kept tokens and the choice need them."""
     pixels = plan.family.pixels(plan.inputs, plan.layouts)
     shares: list[Tensor | None] | None = None
 
@@ -106,14 +98,18 @@ def _needed(plan: Plan, encoder: Encoder) -> Encoded:
         encoder,
         pixels,
         moved_to(pixels.device, plan.family.full_images(plan.layouts)),
-        reads_first=plan.method.reads_first,
-        reads_last=plan.method.reads_last,
+        reads=reads,
         divide=divide if hasattr(plan.method, "shares") else None,
         # A row whose newline stays may be filled up with a token of a partition that has no share.
         stops=plan.newlines == "drop",
         cut=_cut(plan, encoder),
     )
-    return Encoded(_attention(plan, patches.first, patches.last), patches=patches, shares=shares)
+    counts = [layout.partitions for layout in plan.layouts]
+    rows = {name: list(torch.split(row, counts)) for name, row in patches.rows.items()}
+    if patches.first is not None:
+        rows["first"] = list(patches.first)
+    found = Encoded(_attention(encoder, reads, rows, len(counts)), patches=patches, shares=shares)
+    return replace(found, features=projected(plan, found, [None] * len(counts))) if "features" in reads else found
 
 
 def _shares(plan: Plan, firsts: Sequence[Tensor | None]) -> list[Tensor | None] | None:
@@ -138,9 +134,8 @@ def _real(layout: Layout) -> Tensor:
     return real.scatter_(0, place, True)[:-1].view(layout.partitions, -1)
 
 
-def _attention(plan: Plan, first: Tensor | None, last: Tensor | None) -> list[Attention]:
-    """Rows by image: (images, heads, N) of the full images, (partitions, heads, N) of all partitions."""
-    count = len(plan.layouts)
-    firsts = [None] * count if first is None else list(first)
-    lasts = [None] * count if last is None else list(torch.split(last, [layout.partitions for layout in plan.layouts]))
-    return [Attention(one, other) for one, other in zip(firsts, lasts, strict=True)]
+def _attention(encoder: Encoder, reads: Collection[str], rows: dict[str, list[Tensor]], count: int) -> list[Attention]:
+    """What was read of each of `count` images, from each reading's rows by image."""
+    if "received" in reads and encoder.cls is None:
+        rows = {**rows, "received": rows["last"]}
+    return [Attention(**{name: each[index] for name, each in rows.items()}) for index in range(count)]

@@ -4,9 +4,10 @@ import torch
 from torch import Tensor
 
 from hired.core.layout import STRUCTURE, Layout
-from hired.encoding.run import Patches
-from hired.reduction.encode import Encoded
+from hired.methods.base import merged_of
+from hired.reduction.encoded import Encoded
 from hired.reduction.plan import Plan
+from hired.reduction.select import images
 
 
 def project(plan: Plan, encoded: Encoded, kept: list[Tensor | None]) -> list[Tensor]:
@@ -17,39 +18,75 @@ def project(plan: Plan, encoded: Encoded, kept: list[Tensor | None]) -> list[Ten
         encoded: what the encoder gave.
         kept: for every image sorted (K,) int64 indices into its untouched tokens, None to keep all.
     """
-    if encoded.patches is None:
-        if encoded.features is None:  # nothing is dropped
-            return []
-        return [
-            feature if rows is None else feature.index_select(0, rows.to(feature.device))
-            for feature, rows in zip(encoded.features, kept, strict=True)
-        ]
+    if encoded.patches is None and encoded.features is None:  # nothing is dropped
+        return []
     trains = torch.is_grad_enabled() and bool(plan.model.training)
     with torch.set_grad_enabled(trains):
-        return _projected(plan, encoded.patches, kept)
+        merges = merged(plan, encoded, kept)
+        untouched = all(merge is None for merge in merges)
+        if encoded.features is not None and (untouched or not plan.family.tokenwise):
+            return [_of(*parts) for parts in zip(encoded.features, kept, merges, strict=True)]
+        return projected(plan, encoded, kept, merges)
 
 
-def _projected(plan: Plan, patches: Patches, kept: list[Tensor | None]) -> list[Tensor]:
-    """All images in one call of the projector, newlines put in afterwards."""
-    device = patches.place.device
-    partitions, cells, start = [], [], 0
-    for layout, placed, rows in zip(plan.layouts, plan.placed, kept, strict=True):
-        partition, cell = _tokens((placed or layout).to(device), rows)
-        partitions.append(torch.where(partition == STRUCTURE, partition, partition + start))
-        cells.append(cell)
+def merged(plan: Plan, encoded: Encoded, kept: list[Tensor | None]) -> list[Tensor | None]:
+    """Of which tokens each kept one is the sum, (K, T) float32, for every image; None where they are left alone."""
+    if not hasattr(plan.method, "merge"):
+        return [None] * len(kept)
+    with torch.no_grad():
+        return [
+            None if image is None or rows is None else merged_of(plan.method, image, rows)
+            for image, rows in zip(images(plan, encoded), kept, strict=True)
+        ]
+
+
+def _of(features: Tensor, rows: Tensor | None, merge: Tensor | None) -> Tensor:
+    """The kept ones of (T, ...) features."""
+    if rows is None:
+        return features
+    return features.index_select(0, rows.to(features.device)) if merge is None else mixed(merge, features)
+
+
+def mixed(merge: Tensor, features: Tensor) -> Tensor:
+    """Sums of (T, ...) features, by (K, T) weights: (K, ...)."""
+    flat = features.flatten(1)
+    return (merge.to(flat.device) @ flat.float()).to(flat.dtype).view(len(merge), *features.shape[1:])
+
+
+def projected(
+    plan: Plan, encoded: Encoded, kept: list[Tensor | None], merges: list[Tensor | None] | None = None
+) -> list[Tensor]:
+    """Encoder outputs of all images in one call of the projector, newlines put in afterwards.
+
+    Args:
+        plan, encoded, kept: as in `project`; the family is `tokenwise`.
+        merges: what `merged` told; tokens are merged in front of the projector.
+    """
+    tokens, mixes, start = [], [], 0
+    for index, (layout, rows) in enumerate(zip(plan.layouts, kept, strict=True)):
+        placed, merge = plan.placed[index] or layout, None if merges is None else merges[index]
+        tokens.append(_tokens(placed, None if merge is not None else rows, start))
+        mixes.append((merge, placed.partition if rows is None else placed.partition[rows.to(placed.partition.device)]))
         start += layout.partitions
-    partition, cell = torch.cat(partitions), torch.cat(cells)
-    features = plan.family.project(plan.model, patches.rows(partition.clamp(min=0), cell.clamp(min=0)))
+    partition, cell = (torch.cat(part) for part in zip(*tokens, strict=True))
+    states = encoded.of(partition, cell)
+    if any(merge is not None for merge, _ in mixes):
+        each = torch.split(states, [len(part) for part, _ in tokens])
+        states = torch.cat(
+            [part if merge is None else mixed(merge, part) for part, (merge, _) in zip(each, mixes, strict=True)]
+        )
+    features = plan.family.project(plan.model, states)
     newline = plan.family.newline(plan.model)
     if newline is not None:
-        structure = (partition == STRUCTURE)[:, None].to(features.device)
+        structure = torch.cat([shown for _, shown in mixes])[:, None].to(features.device) == STRUCTURE
         features = torch.where(structure, newline.to(features), features)
-    return list(torch.split(features, [len(part) for part in partitions]))
+    return list(torch.split(features, [len(shown) for _, shown in mixes]))
 
 
-def _tokens(layout: Layout, kept: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Partition and cell of the kept tokens."""
+def _tokens(layout: Layout, kept: Tensor | None, start: int) -> tuple[Tensor, Tensor]:
+    """Partition, among those of all images, and cell of the kept tokens; what stands at newlines means nothing."""
+    partition, cell = layout.partition + start, layout.cell
     if kept is None:
-        return layout.partition, layout.cell
-    kept = kept.to(layout.partition.device)
-    return layout.partition[kept], layout.cell[kept]
+        return partition, cell
+    kept = kept.to(partition.device)
+    return partition[kept], cell[kept]
