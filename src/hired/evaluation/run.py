@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import statistics
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
 import torch
@@ -13,9 +17,12 @@ from hired.core.image import Attention, Image
 from hired.core.layout import Layout
 from hired.evaluation import checks, smaller
 from hired.evaluation.samples import Sample, samples
-from hired.evaluation.settings import Settings
+from hired.evaluation.settings import CHECKS, Settings
+from hired.families import family_of
+from hired.methods import METHODS
 from hired.methods.baselines import Random
 from hired.reduction import Encoded, Plan, assemble, encode, plan, project, select
+from hired.reduction.project import merged
 
 __all__ = ["Row", "evaluate", "generate"]
 
@@ -32,6 +39,10 @@ class Row(TypedDict):
         exact_match: Share of the answers that equal the truth, 0..1.
         correct: How many do.
         n: Pictures.
+        low, high: Wilson's 95 % interval of `exact_match`.
+        prompt: Tokens of the prompt, text included, mean of a picture.
+        choose_ms: Milliseconds of choosing (and merging) once everything is encoded, median of a picture over the
+            batches; None where nothing is chosen.
     """
 
     method: str
@@ -40,6 +51,28 @@ class Row(TypedDict):
     exact_match: float
     correct: int
     n: int
+    low: float
+    high: float
+    prompt: float
+    choose_ms: float | None
+
+
+@dataclass
+class _Tally:
+    """What one (method, budget) has come to."""
+
+    tokens: int = 0
+    correct: int = 0
+    prompt: int = 0
+    seconds: list[float] = field(default_factory=list)
+
+
+def wilson(correct: int, n: int) -> tuple[float, float]:
+    """The 95 % interval of a share (E. B. Wilson, JASA 1927)."""
+    z = 1.959964
+    share = correct / n
+    middle, spread = share + z * z / (2 * n), z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return (middle - spread) / (1 + z * z / n), (middle + spread) / (1 + z * z / n)
 
 
 def evaluate(
@@ -70,26 +103,43 @@ def evaluate(
     jobs = settings.jobs()
     greedy.end_tokens(model)  # an error of it should come before the work
     pages = samples(settings)
-    correct = dict.fromkeys(jobs, 0)
-    tokens = dict.fromkeys(jobs, 0)
+    tallies = {job: _Tally() for job in jobs}
     with torch.inference_mode():
         for start in range(0, len(pages), settings.batch_size):
             batch = pages[start : start + settings.batch_size]
-            for job, kept, answers in _batch(model, processor, settings, prompt, jobs, batch, measured):
-                tokens[job] += kept
-                correct[job] += sum(a == sample.answer for a, sample in zip(answers, batch, strict=True))
+            for job, done in _batch(model, processor, settings, prompt, jobs, batch, measured):
+                tally = tallies[job]
+                tally.tokens += done.tokens
+                tally.prompt += done.prompt
+                tally.correct += sum(a == sample.answer for a, sample in zip(done.answers, batch, strict=True))
+                if done.seconds is not None:
+                    tally.seconds.append(done.seconds / len(batch))
             advance(len(batch))
     return [
         Row(
             method=method,
             budget=budget,
-            tokens=round(tokens[method, budget] / len(pages), 2),
-            exact_match=round(correct[method, budget] / len(pages), 4),
-            correct=correct[method, budget],
+            tokens=round(tally.tokens / len(pages), 2),
+            exact_match=round(tally.correct / len(pages), 4),
+            correct=tally.correct,
             n=len(pages),
+            low=round(wilson(tally.correct, len(pages))[0], 4),
+            high=round(wilson(tally.correct, len(pages))[1], 4),
+            prompt=round(tally.prompt / len(pages), 2),
+            choose_ms=round(1000 * statistics.median(tally.seconds), 3) if tally.seconds else None,
         )
-        for method, budget in jobs
+        for (method, budget), tally in tallies.items()
     ]
+
+
+@dataclass(frozen=True)
+class _Done:
+    """One job on one batch: visual tokens kept and prompt tokens in all, seconds of choosing, answers."""
+
+    tokens: int
+    prompt: int
+    seconds: float | None
+    answers: list[str]
 
 
 def _batch(
@@ -100,8 +150,8 @@ def _batch(
     jobs: Sequence[tuple[str, int | float]],
     batch: Sequence[Sample],
     measured: Callable[[int], None],
-) -> list[tuple[tuple[str, int | float], int, list[str]]]:
-    """(job, tokens kept in all, answers) of every job on one batch."""
+) -> list[tuple[tuple[str, int | float], _Done]]:
+    """Every job on one batch."""
     images = [sample.image for sample in batch]
     words = [prompt(processor, sample.question) for sample in batch]
     processor.tokenizer.padding_side = "left"
@@ -121,28 +171,49 @@ def _batch(
             **options,
         )
 
-    # Two tokens an image is a budget that always drops something, so the attention is read.
-    encoded = encode(planned("hired", 2), everything=True)
+    # Two tokens an image is a budget that always drops something, so the encoder is read.
+    reads = {name for method, _ in jobs if method in METHODS for name in METHODS[method].reads}
+    encoded = encode(planned("hired", 2), everything=True, reads=reads)
+    words_alone = _words(inputs, model)
     untouched: list[str] | None = None
-    done = []
+    found = []
     for method, budget in jobs:
+        spent: float | None = None
         if method == "smaller":
             ready, kept = _smaller(processor, planned("hired", budget), encoded, batch)
         else:
             narrow = settings.encoder_budget if method == "hired" and budget != 1 else None
-            made = planned("hired" if method in ("blank-half", "no-newlines") else method, budget, narrow)
-            found = encoded if narrow is None else encode(made)
-            rows = _rows(method, made, found, batch)
-            ready = assemble(made, found, rows, project(made, found, rows))
+            made = planned("hired" if method in CHECKS else method, budget, narrow)
+            seen = encoded if narrow is None else encode(made)
+            start = _now(model)
+            rows = _rows(method, made, seen, batch)
+            merges = merged(made, seen, rows)
+            spent = _now(model) - start if method in METHODS and any(row is not None for row in rows) else None
+            del merges  # made once more below: what is timed is the choice alone
+            ready = assemble(made, seen, rows, project(made, seen, rows))
             kept = sum(_counts(made, rows))
             if all(row is None for row in rows):
                 untouched = untouched or generate(model, processor, settings, ready)
-                done.append(((method, budget), kept, untouched))
+                found.append(((method, budget), _Done(kept, kept + words_alone, None, untouched)))
                 measured(int(ready["input_ids"].shape[1]))
                 continue
         measured(int(ready["input_ids"].shape[1]))
-        done.append(((method, budget), kept, generate(model, processor, settings, ready)))
-    return done
+        answers = generate(model, processor, settings, ready)
+        found.append(((method, budget), _Done(kept, kept + words_alone, spent, answers)))
+    return found
+
+
+def _words(inputs: Any, model: Any) -> int:
+    """Prompt tokens of a batch that are no visual tokens."""
+    ids, mask = inputs["input_ids"], inputs["attention_mask"]
+    return int((mask.bool() & (ids != family_of(model).image_token(model))).sum())
+
+
+def _now(model: Any) -> float:
+    """Seconds, once the model's device has done what it was told."""
+    if model.device.type == "cuda":
+        torch.cuda.synchronize(model.device)
+    return time.perf_counter()
 
 
 def _rows(method: str, made: Plan, encoded: Encoded, batch: Sequence[Sample]) -> list[Tensor | None]:

@@ -10,8 +10,23 @@ __all__ = ["CHECKS", "METHODS", "Settings"]
 
 DEFAULTS = ("hired", "uniform", "random", "overview", "smaller")
 """Methods measured where none are named."""
-METHODS = (*DEFAULTS, "published")
-"""Methods that can be measured, each at every budget."""
+METHODS = (
+    *DEFAULTS,
+    "published",
+    "visionzip",
+    "prumerge",
+    "prumerge+",
+    "vispruner",
+    "divprune",
+    "cdpruner",
+    "scope",
+    "holov",
+    "globalcom2",
+    "hiprune",
+    "otprune",
+    "tops",
+)
+"""Methods that can be measured, each at every budget: those of `hired.methods`, and "smaller"."""
 CHECKS = ("blank-half", "no-newlines")
 """What must not hurt before any method's number means something; each measured once, at budget 1."""
 MOST = 100_000
