@@ -186,6 +186,10 @@ class Family:
         """(hidden,) what the LLM sees of a row-end newline, None in a family without."""
         return None
 
+    def embedded(self, model: Any, features: Tensor) -> Tensor:
+        """(T, hidden) what stands in place of the LLM's embeddings, of T tokens of `encode`."""
+        return features if features.dim() == 2 else features[:, 0]
+
     def container(self, features: list[Tensor]) -> BaseModelOutputWithPooling:
         """`features`, one (K, hidden) tensor an image, as `mm_encoder_outputs["image"]` must hold them."""
         return BaseModelOutputWithPooling(pooler_output=features)

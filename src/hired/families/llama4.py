@@ -68,6 +68,13 @@ class Llama4(Family):
         found: Tensor = model.get_image_features(inputs["pixel_values"], return_dict=True).last_hidden_state
         return found.flatten(0, 1)
 
+    def embedded(self, model: Any, features: Tensor) -> Tensor:
+        """What the model's projector makes of the tower's tokens."""
+        projector = core_model(model).multi_modal_projector
+        with parameters_at_hand(projector):
+            shown: Tensor = projector(features)
+        return shown
+
     def container(self, features: list[Tensor]) -> Any:
         """One tensor of single rows, under both names."""
         return Unprojected(pooler_output=torch.cat(features)[:, None])

@@ -56,8 +56,7 @@ def _more(plan: Plan, encoded: Encoded, index: int, layout: Layout, start: int, 
     if "features" in reads or ("states" in reads and not plan.family.tokenwise):
         if encoded.features is None:
             raise RuntimeError("the method reads features; the encoder stage made none")
-        every = encoded.features[index].detach()
-        found["features"] = every if every.dim() == 2 else every[:, 0]
+        found["features"] = plan.family.embedded(plan.model, encoded.features[index])
     if "states" in reads:
         tokenwise = plan.family.tokenwise
         found["states"] = encoded.of(layout.partition + start, layout.cell) if tokenwise else found["features"]
