@@ -56,7 +56,7 @@ def _softmax(logits: NDArray[np.float64]) -> Array:
 
 
 def draw(seed: int, patches: int) -> Partition:
-    """The partition numbered `seed` of that many patches. Ten times its number and on are the tiles of one image."""
+    """The partition numbered `seed` of that many patches."""
     rng = np.random.default_rng([seed, patches])
     rows = patches + 1
     labels = rng.integers(0, CLUSTERS, rows)
