@@ -1,5 +1,6 @@
 """Which tokens are kept: order of importance, exact budgets, newlines, and the methods on bare attention rows."""
 
+from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 
@@ -12,7 +13,8 @@ from hired.core.allocate import content_scores, share_out
 from hired.core.choose import by_shares, ranks, take
 from hired.core.image import Attention, Image
 from hired.core.layout import STRUCTURE, Layout
-from hired.methods import METHODS, Method, resolve
+from hired.methods import METHODS, resolve
+from hired.methods.base import merged_of
 from hired.methods.baselines import Overview, Random, Uniform
 from hired.methods.hired import HiRED
 from tests.support.layouts import layout_of
@@ -32,7 +34,24 @@ def attention_of(layout: Layout, seed: int, levels: int | None = None) -> Attent
 
 
 def image_of(layout: Layout, total: int, seed: int = 0, newlines: str = "drop", levels: int | None = None) -> Image:
-    return Image(layout, attention_of(layout, seed, levels), total, newlines)  # type: ignore[arg-type]
+    """An image with all that any method reads."""
+    generator = torch.Generator().manual_seed(seed)
+    cells = layout.cells_per_partition
+    attention = replace(
+        attention_of(layout, seed, levels),
+        middle=torch.rand(layout.partitions, 2, cells, generator=generator),
+        received=torch.rand(layout.partitions, 2, cells, generator=generator),
+        keys=torch.randn(layout.partitions, 2, 5, cells, generator=generator),
+    )
+    return Image(
+        layout,
+        attention,
+        total,
+        newlines,  # type: ignore[arg-type]
+        states=torch.randn(layout.tokens_full, 6, generator=generator),
+        features=torch.randn(layout.tokens_full, 7, generator=generator),
+        question=torch.randn(3, 7, generator=generator),
+    )
 
 
 def kept_by_partition(layout: Layout, rows: list[int]) -> dict[int, set[int]]:
@@ -221,18 +240,45 @@ def test_newlines_against_a_plain_reference(size: tuple[int, int], seed: int, da
 def test_every_method_every_total(name: str, newlines: str, size: tuple[int, int]) -> None:
     layout = layout_of(*size)
     method = resolve(name, "paper", 0.5)
-    for total in range(1, layout.tokens_full):
+    # Those that compare all tokens take longer; they do not depend on the total in other ways.
+    step = max(1, layout.tokens_full // 12) if {"states", "features"} & set(method.reads) else 1
+    for total in {*range(1, layout.tokens_full, step), layout.tokens_real, layout.tokens_full - 1} & set(
+        range(1, layout.tokens_full)
+    ):
         image = image_of(layout, total, newlines=newlines)
         rows = method.select(image).tolist()
         assert rows == sorted(set(rows))
         assert 0 <= rows[0] <= rows[-1] < layout.tokens_full if rows else name == "published"
         assert method.select(image).tolist() == rows, "another choice on a second run"
-        if name in ("hired", "uniform", "random"):
+        if getattr(method, "exact", True):
             assert len(rows) == (total if newlines == "keep" else min(total, layout.tokens_real))
         elif name == "overview":
             assert len(rows) == min(total, layout.capacity[0])
         else:
             assert len(rows) <= total
+        weights = merged_of(method, image, torch.tensor(rows))
+        if weights is not None:
+            assert weights.shape == (len(rows), layout.tokens_full)
+            newline = [place for place, row in enumerate(rows) if int(layout.partition[row]) == STRUCTURE]
+            assert torch.equal(weights[newline], torch.eye(layout.tokens_full)[[rows[place] for place in newline]])
+            assert not (weights[:, layout.partition == STRUCTURE].sum(1) > 0)[
+                [place for place in range(len(rows)) if place not in newline]
+            ].any(), "a newline's place, where nothing stands, was merged"
+
+
+NESTED = ("random", "scope", "divprune", "otprune", "tops", "cdpruner")
+"""Methods whose choice under a smaller budget is part of that under a larger one."""
+
+
+@pytest.mark.parametrize("name", NESTED)
+def test_smaller_budgets_keep_a_part_of_what_larger_ones_keep(name: str) -> None:
+    layout = layout_of(96, 64)
+    method = resolve(name, "paper", 0.5)
+    before: set[int] = set()
+    for total in range(1, layout.tokens_real + 1, 7):
+        rows = set(method.select(image_of(layout, total)).tolist())
+        assert before <= rows
+        before = rows
 
 
 @given(sizes, st.data())
@@ -265,10 +311,10 @@ def test_overview_shows_the_full_image_only() -> None:
         assert (layout.partition[rows] == 0).all()
 
 
-@pytest.mark.parametrize("method", [HiRED(), resolve("hired", "published", 0.5)], ids=["hired", "published"])
-def test_a_method_that_is_given_no_rows_says_so(method: Method) -> None:
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.reads])
+def test_a_method_that_is_given_no_rows_says_so(name: str) -> None:
     with pytest.raises(RuntimeError, match="layer"):
-        method.select(Image(layout_of(64, 64), Attention(), 5, "drop"))
+        resolve(name, "paper", 0.5).select(Image(layout_of(64, 64), Attention(), 5, "drop"))
 
 
 def test_resolve_gives_alpha_to_those_that_take_it() -> None:

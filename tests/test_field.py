@@ -79,14 +79,11 @@ def image(part: Partition, total: int) -> Image:
     )
 
 
-def test_draws_are_those_the_code_ran_on() -> None:
-    for name, sums in TOLD["draws"].items():
-        seed, patches = map(int, name.split("_")[:2]) if name[0].isdigit() else (None, None)
-        if seed is None or patches is None:
-            continue
-        part = draw(seed, patches)
-        for array, total in sums.items():
-            assert float(np.abs(getattr(part, array).astype(np.float64)).sum()) == pytest.approx(total, rel=1e-6)
+@pytest.mark.parametrize("name", TOLD["draws"])
+def test_draws_are_those_the_code_ran_on(name: str) -> None:
+    part = draw(*map(int, name.split("_")))
+    for array, total in TOLD["draws"][name].items():
+        assert float(np.abs(getattr(part, array).astype(np.float64)).sum()) == pytest.approx(total, abs=1e-3)
 
 
 @cases("scope")
@@ -192,7 +189,7 @@ def test_holov(name: str) -> None:
     weights = run_scores(scores, tensor(part.projected), sizes)
     if case["padded"]:  # what did not fit was lost there
         return
-    assert quotas(weights, torch.tensor(sizes), case["keep"]).tolist() == case["allocated"]
+    assert quotas(weights, torch.tensor(sizes), case["keep"]).tolist() == printed(name, "allocated")
     assert METHODS["holov"]().select(seen).tolist() == printed(name)
 
 
@@ -256,9 +253,9 @@ def test_globalcom2_quotas_and_scores(name: str) -> None:
 
 def test_duplicates_go_first() -> None:
     """Pairs of twins: one of each is left."""
-    rows = torch.eye(16).repeat_interleave(2, 0)
-    left = without_duplicates(cosine(rows), torch.arange(32), 16)
-    assert sorted(token // 2 for token in left.tolist()) == list(range(16))
+    rows = torch.eye(8).repeat_interleave(2, 0)
+    left = without_duplicates(cosine(rows), torch.arange(16), 8)
+    assert sorted(token // 2 for token in left.tolist()) == list(range(8))
 
 
 def test_greedy_choices_go_on_where_nothing_is_left_to_gain() -> None:

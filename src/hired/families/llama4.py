@@ -18,7 +18,7 @@ from transformers.utils import ModelOutput
 
 from hired.core.layout import Layout
 from hired.errors import InputsError, UnsupportedModelError
-from hired.families.base import Encoder, Family, Size, match_sizes, unwrapped
+from hired.families.base import Encoder, Family, Size, core_model, match_sizes, parameters_at_hand, unwrapped
 from hired.families.tiles import (
     Grid,
     Run,
