@@ -9,6 +9,7 @@ from hired.methods.base import Method
 from hired.methods.baselines import Overview, Random, Uniform
 from hired.methods.cdpruner import CDPruner
 from hired.methods.divprune import DivPrune
+from hired.methods.glean import Glean
 from hired.methods.globalcom2 import GlobalCom2
 from hired.methods.hiprune import HiPrune
 from hired.methods.hired import HiRED
@@ -24,6 +25,7 @@ __all__ = ["METHODS", "Method", "resolve"]
 
 METHODS: dict[str, type[Method]] = {
     "hired": HiRED,
+    "glean": Glean,
     "published": Published,
     "visionzip": VisionZip,
     "prumerge": PruMerge,
