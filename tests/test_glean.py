@@ -22,7 +22,7 @@ def slow(scores: list[float], states: torch.Tensor) -> list[float]:
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=40), st.integers(0, 99), st.sampled_from([1, 7, 1024]))
 def test_novelty_is_what_it_says(scores: list[int], seed: int, rows: int) -> None:
     states = torch.randn(len(scores), 5, generator=torch.Generator().manual_seed(seed))
-    states[::3] = states[0]
+    states[::3] = states[0].clone()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_ROWS", rows)
         got = novelty(torch.tensor(scores, dtype=torch.float32), states)
