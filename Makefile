@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PYTEST := -m pytest --numprocesses auto
 test test-oldest test-families test-families-oldest test-upstream: export OMP_NUM_THREADS := 1
 
-.PHONY: demo test test-oldest test-upstream test-vllm test-families test-families-oldest lint types docs-check train train-aya results bench bench-gpu bench-serve clean help
+.PHONY: demo test test-oldest test-upstream test-vllm test-families test-families-oldest lint types docs-check train train-aya results leaderboard bench bench-gpu bench-serve clean help
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -91,6 +91,9 @@ results: $(VENV)/.demo  ## measure the shipped model again (half an hour on two 
 	$(EVAL) $(SECOND) --task forms --budgets 1 --methods hired,blank-half -o benchmarks/aya-checks.json
 	$(BIN)/python benchmarks/stand_in.py > /dev/null
 	$(BIN)/python benchmarks/table.py > /dev/null
+
+leaderboard: $(VENV)/.demo  ## every method on every task: measures what has no file yet (hours on two cores; resumes)
+	$(BIN)/python -m benchmarks.leaderboard
 
 BENCH := $(BIN)/hired bench
 PLAN := $(BIN)/hired plan --calibrate --context 32 --new-tokens 15
