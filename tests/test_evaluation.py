@@ -218,6 +218,16 @@ def test_an_encoder_budget_is_hireds_only(rows: list[Row], monkeypatch: pytest.M
     assert all(budget is not None and budget.ratio == 1.5 for budget, _ in cut)
 
 
+def test_methods_of_the_callers_own_are_measured_beside(rows: list[Row]) -> None:
+    case = CASES["llava_next"]
+    settings = Settings(budgets=(0.25,), methods=("hired",), limit=5, batch_size=2, max_new_tokens=3)
+    own = {"mine": registry["scope"](), "theirs": registry["visionzip"]()}
+    found = evaluate(case.model(), case.processor("left"), settings, loading.prompt, own=own)
+    assert [row["method"] for row in found] == ["hired", "mine", "theirs"]
+    for row, name in zip(untimed(found), ("hired", "scope", "visionzip"), strict=True):
+        assert {**row, "method": name} in untimed(rows)
+
+
 def test_single_partition_models_are_measured_too() -> None:
     assert len(measured("llava")) == 20
 

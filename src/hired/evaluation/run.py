@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
@@ -19,7 +19,7 @@ from hired.evaluation import checks, smaller
 from hired.evaluation.samples import Sample, samples
 from hired.evaluation.settings import CHECKS, Settings
 from hired.families import family_of
-from hired.methods import METHODS
+from hired.methods import METHODS, Method
 from hired.methods.baselines import Random
 from hired.reduction import Encoded, Plan, assemble, encode, plan, project, select
 from hired.reduction.project import merged
@@ -82,6 +82,7 @@ def evaluate(
     prompt: Prompt,
     advance: Callable[[int], None] = lambda pictures: None,
     measured: Callable[[int], None] = lambda tokens: None,
+    own: Mapping[str, Method] | None = None,
 ) -> list[Row]:
     """Measure exact match on pages that training never saw.
 
@@ -92,22 +93,24 @@ def evaluate(
         prompt: Makes a prompt with one picture from the processor and a question.
         advance: Called with the number of pictures done since the last call.
         measured: Called with the tokens of the longest prompt of every batch, as the LLM is given it.
+        own: Methods of the caller's, by the name that their rows get; measured beside those of `settings`.
 
     Returns:
-        One row for every method and budget, in the order of `settings`. Where a budget keeps all tokens of
-        every picture, the methods share one measurement.
+        One row for every method and budget, in the order of `settings`, the caller's last. Where a budget keeps all
+        tokens of every picture, the methods share one measurement.
 
     Raises:
         HiredError: Settings or model that will not do.
     """
-    jobs = settings.jobs()
+    own = dict(own or {})
+    jobs = [*settings.jobs(), *((name, budget) for name in own for budget in settings.check())]
     greedy.end_tokens(model)  # an error of it should come before the work
     pages = samples(settings)
     tallies = {job: _Tally() for job in jobs}
     with torch.inference_mode():
         for start in range(0, len(pages), settings.batch_size):
             batch = pages[start : start + settings.batch_size]
-            for job, done in _batch(model, processor, settings, prompt, jobs, batch, measured):
+            for job, done in _batch(model, processor, settings, prompt, jobs, batch, measured, own):
                 tally = tallies[job]
                 tally.tokens += done.tokens
                 tally.prompt += done.prompt
@@ -150,6 +153,7 @@ def _batch(
     jobs: Sequence[tuple[str, int | float]],
     batch: Sequence[Sample],
     measured: Callable[[int], None],
+    own: Mapping[str, Method],
 ) -> list[tuple[tuple[str, int | float], _Done]]:
     """Every job on one batch."""
     images = [sample.image for sample in batch]
@@ -157,7 +161,7 @@ def _batch(
     processor.tokenizer.padding_side = "left"
     inputs = prompts.inputs(model, processor, words, images, padding=True)
 
-    def planned(method: str, budget: int | float, encoder_budget: float | None = None) -> Plan:
+    def planned(method: str | Method, budget: int | float, encoder_budget: float | None = None) -> Plan:
         options: Any = {"newlines": settings.newlines, "positions": settings.positions}
         options["encoder_budget"] = encoder_budget
         return plan(
@@ -172,7 +176,8 @@ def _batch(
         )
 
     # Two tokens an image is a budget that always drops something, so the encoder is read.
-    reads = {name for method, _ in jobs if method in METHODS for name in METHODS[method].reads}
+    known: dict[str, Any] = {**METHODS, **own}
+    reads = {name for method, _ in jobs if method in known for name in known[method].reads}
     encoded = encode(planned("hired", 2), everything=True, reads=reads)
     words_alone = _words(inputs, model)
     untouched: list[str] | None = None
@@ -183,12 +188,12 @@ def _batch(
             ready, kept = _smaller(processor, planned("hired", budget), encoded, batch)
         else:
             narrow = settings.encoder_budget if method == "hired" and budget != 1 else None
-            made = planned("hired" if method in CHECKS else method, budget, narrow)
+            made = planned("hired" if method in CHECKS else own.get(method, method), budget, narrow)
             seen = encoded if narrow is None else encode(made)
             start = _now(model)
             rows = _rows(method, made, seen, batch)
             merges = merged(made, seen, rows)
-            spent = _now(model) - start if method in METHODS and any(row is not None for row in rows) else None
+            spent = _now(model) - start if method in known and any(row is not None for row in rows) else None
             del merges  # made once more below: what is timed is the choice alone
             ready = assemble(made, seen, rows, project(made, seen, rows))
             kept = sum(_counts(made, rows))
