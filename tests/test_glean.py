@@ -2,11 +2,20 @@
 
 import pytest
 import torch
+from benchmarks.ablation import Variant, planted
 from hypothesis import given
 from hypothesis import strategies as st
 
+import hired
+from hired import forms
 from hired.core import novelty as module
+from hired.core.image import Attention, Image
+from hired.core.layout import Layout
 from hired.core.novelty import novelty
+from hired.methods.glean import Glean
+from hired.reduction import encode, plan
+from hired.reduction.select import images
+from tests.support.layouts import layout_of
 
 
 def slow(scores: list[float], states: torch.Tensor) -> list[float]:
@@ -35,3 +44,73 @@ def test_copies_go_last_and_in_order() -> None:
     ranked = (scores * novelty(scores, states)).argsort(descending=True)
     assert ranked.tolist() == list(range(12))
     assert novelty(scores, states)[4:].max() < 0.01
+
+
+def flat(layout: Layout, total: int, seed: int = 0) -> Image:
+    """A picture in which attention says nothing, with states of eight kinds."""
+    states = torch.eye(8)[torch.randint(8, (layout.tokens_full,), generator=torch.Generator().manual_seed(seed))]
+    rows = torch.full((layout.partitions, 2, layout.cells_per_partition), 1 / layout.cells_per_partition)
+    return Image(layout, Attention(last=rows), total, "drop", states=states)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (96, 64), (20, 90)])
+def test_where_attention_says_nothing_unlike_tokens_are_kept(size: tuple[int, int]) -> None:
+    layout = layout_of(*size)
+    image = flat(layout, 8)
+    kept = Glean().select(image)
+    assert sorted(image.states[kept].argmax(1).tolist()) == list(range(8))  # type: ignore[index]
+
+
+def test_nothing_at_all_to_go_by() -> None:
+    """Attention without mass, states without length: the budget is met all the same."""
+    layout = layout_of(64, 64)
+    nothing = torch.zeros(layout.partitions, 2, layout.cells_per_partition)
+    image = Image(layout, Attention(last=nothing), 9, "drop", states=torch.zeros(layout.tokens_full, 4))
+    kept = Glean().select(image).tolist()
+    assert len(set(kept)) == 9
+
+
+def test_a_partition_is_measured_against_itself() -> None:
+    """The same attention, scaled in one partition: the same choice."""
+    layout = layout_of(96, 64)
+    draw = torch.Generator().manual_seed(0)
+    rows = torch.rand(layout.partitions, 2, layout.cells_per_partition, generator=draw)
+    states = torch.randn(layout.tokens_full, 6, generator=draw)
+    scaled = rows.clone()
+    scaled[2] *= 0.01
+    one, other = (
+        Glean().select(Image(layout, Attention(last=each), 20, "drop", states=states)).tolist()
+        for each in (rows, scaled)
+    )
+    assert one == other
+
+
+def test_sinks_take_one_token_and_move_no_others() -> None:
+    """On the trained model: attention sinks on blank paper, planted, change little; a plain ranking they fill."""
+    model, processor = hired.load_tiny()
+    shared: dict[str, list[float]] = {"glean": [], "ranking": []}
+    for seed in forms.DEMO_SEEDS[:6]:
+        page = forms.page(seed)
+        inputs = processor(text="<image>What?", images=page.image, return_tensors="pt")
+        made = plan(model, inputs, 0.1, method="glean")
+        (image,) = images(made, encode(made))
+        assert image is not None
+        struck = planted(image, count=4, mass=0.6, norm=20.0)
+        for name, method in (("glean", Glean()), ("ranking", Variant(power=1.0, new="none"))):
+            before, after = set(method.select(image).tolist()), set(method.select(struck).tolist())
+            assert len(before) == len(after) == image.total
+            shared[name].append(len(before & after) / image.total)
+    assert min(shared["glean"]) > 0.75
+    assert sum(shared["glean"]) > sum(shared["ranking"])
+
+
+@pytest.mark.parametrize("size", [(64, 64), (96, 10), (70, 50)])
+@pytest.mark.parametrize("total", [5, 17])
+def test_the_ablation_starts_from_glean(size: tuple[int, int], total: int) -> None:
+    layout = layout_of(*size)
+    draw = torch.Generator().manual_seed(total)
+    rows = torch.rand(layout.partitions, 2, layout.cells_per_partition, generator=draw)
+    image = Image(
+        layout, Attention(last=rows), total, "drop", states=torch.randn(layout.tokens_full, 6, generator=draw)
+    )
+    assert Glean().select(image).tolist() == Variant().select(image).tolist()
