@@ -94,11 +94,13 @@ def unpruned_requests(case: Case) -> list[dict[str, Any]]:
     return [request(case, pictures, question) for pictures, question in asked]
 
 
-def answer(case: Case, pictures: list[Picture], question: str, budget: float, new: int = 8) -> tuple[list[int], Any]:
+def answer(
+    case: Case, pictures: list[Picture], question: str, budget: float, new: int = 8, method: str = "hired"
+) -> tuple[list[int], Any]:
     """Greedy tokens of transformers with `hired.reduce`, and the reduced inputs."""
     text = prompt(case, pictures, question)
     inputs = case.processor(text=text, images=pictures or None, return_tensors="pt", add_special_tokens=False)
-    reduced = hired.reduce(case.model, inputs, budget=budget)
+    reduced = hired.reduce(case.model, inputs, budget=budget, method=method)
     with torch.inference_mode():
         output = case.model.generate(**reduced, max_new_tokens=new, do_sample=False)
     return output[0, reduced["input_ids"].shape[1] :].tolist(), reduced
@@ -130,9 +132,9 @@ def watched(pruned: Any) -> Iterator[list[list[int] | None]]:
     select = pruned.select
 
     def spy(*args: Any) -> Any:
-        found, rows = select(*args)
+        rows = select(*args)
         kept.extend(None if each is None else each.tolist() for each in rows)
-        return found, rows
+        return rows
 
     pruned.select = spy
     try:

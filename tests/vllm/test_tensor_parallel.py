@@ -13,9 +13,9 @@ def watch(model: Any) -> None:
     model.kept, select = [], model.pruned.select
 
     def spy(*args: Any) -> Any:
-        found, rows = select(*args)
+        rows = select(*args)
         model.kept.extend(None if each is None else each.tolist() for each in rows)
-        return found, rows
+        return rows
 
     model.pruned.select = spy
 

@@ -311,6 +311,9 @@ def serve(
         str, typer.Option("--budget", metavar="NUMBER", help="Share of the visual tokens (0.2), or tokens (576).")
     ] = "0.2",
     alpha: Alpha = 0.5,
+    method: Annotated[
+        str, typer.Option("--method", help="What the tokens are chosen by; a wrong name lists those that can be.")
+    ] = "hired",
     request_budgets: Annotated[
         bool,
         typer.Option(
@@ -320,4 +323,4 @@ def serve(
 ) -> None:
     from hired.cli.serve import run
 
-    run(words, number(budget), alpha, request_budgets)
+    run(words, number(budget), alpha, request_budgets, method)
