@@ -119,6 +119,24 @@ def generate(llm: Any, requests: list[dict[str, Any]], new: int = 8) -> list[lis
     return [list(output.outputs[0].token_ids) for output in outputs]
 
 
+def clear(llm: Any) -> None:
+    """Makes an engine forget every picture: a method that is changed in place is not in its caches' keys."""
+    llm.llm_engine.reset_mm_cache()
+    llm.reset_prefix_cache()
+    llm.llm_engine.reset_encoder_cache()
+
+
+def features_of(reduced: Any) -> torch.Tensor:
+    """(K, hidden): what the LLM sees of all pictures of the library's reduced inputs."""
+    features = reduced["mm_encoder_outputs"]["image"].pooler_output
+    return torch.cat(list(features)).flatten(0, -2)
+
+
+def close(one: torch.Tensor, other: torch.Tensor) -> None:
+    """Features of the two libraries are equal up to rounding."""
+    torch.testing.assert_close(one, other, rtol=1e-4, atol=2e-4)
+
+
 def model_of(llm: Any) -> Any:
     """The model inside an engine of this process."""
     found: list[Any] = llm.apply_model(lambda model: model)

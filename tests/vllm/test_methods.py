@@ -1,51 +1,50 @@
-"""Every method that can be served keeps the library's tokens and gives its answers."""
+"""Every method that can be served keeps the library's tokens, embeds them likewise and gives its answers."""
 
 from typing import Any
 
 import pytest
+import torch
 
 from hired.methods import METHODS
 from hired.vllm.settings import SERVABLE
-from tests.vllm.support import Case, answer, generate, model_of, noisy, request, watched
+from tests.vllm.support import Case, answer, clear, close, features_of, generate, model_of, noisy, request, watched
 
-BUDGET = 0.3
-SIZES = [(64, 64), (90, 31), (30, 80), (20, 20)]
-FEW = ("visionzip", "prumerge+", "divprune", "scope")
-"""One that merges by keys and one by attention, one that reads features, one that reads encoder outputs."""
+BUDGETS: dict[str, float] = {"llava_next": 40, "llava": 0.3, "llava_onevision": 0.3}
+"""Under 40 tokens the smallest picture stays whole beside others that are cut."""
+SIZES = [(64, 64), (90, 31), (20, 20)]
 
 
 def test_those_that_cannot_be_served() -> None:
     assert set(METHODS) - set(SERVABLE) == {"published", "overview", "cdpruner"}
 
 
-def clear(llm: Any) -> None:
-    """Forgets every picture: a method that is changed in place is not in the caches' keys."""
-    llm.llm_engine.reset_mm_cache()
-    llm.reset_prefix_cache()
-    llm.llm_engine.reset_encoder_cache()
-
-
-@pytest.mark.parametrize(
-    ("name", "methods"),
-    [("llava_next", SERVABLE), ("llava", (*FEW, "hiprune")), ("llava_onevision", (*FEW, "hiprune"))],
-)
-def test_same_kept_tokens_and_answers_as_the_library(
-    engine: Any, cases: dict[str, Case], name: str, methods: tuple[str, ...]
+@pytest.mark.parametrize("name", list(BUDGETS))
+def test_same_tokens_embeddings_and_answers_as_the_library(
+    engine: Any, cases: dict[str, Case], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    case = cases[name]
-    llm = engine(case, {"budget": BUDGET, "method": methods[0]})
+    case, budget = cases[name], BUDGETS[name]
+    llm = engine(case, {"budget": budget, "method": SERVABLE[-1]})
     pruned = model_of(llm).pruned
-    assert pruned.method == METHODS[methods[0]]()
-    # Several pictures of a prompt and a request with a budget of its own go through the same batch.
-    pictures = noisy([*SIZES, (190, 190)] if name == "llava_onevision" else SIZES)
-    asked: list[tuple[list[Any], str, float | None]] = [([picture], "what is a?", None) for picture in pictures]
-    asked += [(pictures[:2], "b:", 0.2), ([pictures[0]], "total c?", 1.0)][: 2 if BUDGET == 1 else 1]
-    for method in methods:
+    assert pruned.method == METHODS[SERVABLE[-1]]()
+    made: list[torch.Tensor] = []
+    embed = pruned.embed
+
+    def spy(*given: Any) -> list[torch.Tensor]:
+        found: list[torch.Tensor] = embed(*given)
+        made.extend(found)
+        return found
+
+    monkeypatch.setattr(pruned, "embed", spy)
+    pictures = noisy([*SIZES[:2], (190, 190)] if name == "llava_onevision" else SIZES)
+    for method in SERVABLE:
         pruned.method = METHODS[method]()
         clear(llm)
-        expected = [answer(case, each, text, own or BUDGET, method=method) for each, text, own in asked]
+        made.clear()
+        tokens, reduced = answer(case, pictures, "what is a?", budget, method=method)
         with watched(pruned) as kept:
-            found = generate(llm, [request(case, *each) for each in asked])
-        rows = {tuple(entry.rows) for _, reduced in expected for entry in reduced.selection}
-        assert {tuple(each) for each in kept if each is not None} == rows, method
-        assert found == [tokens for tokens, _ in expected], method
+            assert generate(llm, [request(case, pictures, "what is a?")]) == [tokens], method
+        entries = reduced.selection
+        cut = [entry.rows if entry.tokens_kept < entry.tokens_full else None for entry in entries]
+        assert kept == [None if rows is None else list(rows) for rows in cut], method
+        assert (name == "llava_next") == (None in kept)
+        close(torch.cat(made), features_of(reduced))
