@@ -1,12 +1,16 @@
 """Every method that can be served keeps the library's tokens, embeds them likewise and gives its answers."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
+from hired.core.budget import Budget
+from hired.costs.shapes import config_of
 from hired.methods import METHODS
-from hired.vllm.settings import SERVABLE
+from hired.vllm.encoding import PrunedEncoder
+from hired.vllm.settings import SERVABLE, Settings
 from tests.vllm.support import Case, answer, clear, close, features_of, generate, model_of, noisy, request, watched
 
 BUDGETS: dict[str, float] = {"llava_next": 40, "llava": 0.3, "llava_onevision": 0.3}
@@ -16,6 +20,15 @@ SIZES = [(64, 64), (90, 31), (20, 20)]
 
 def test_those_that_cannot_be_served() -> None:
     assert set(METHODS) - set(SERVABLE) == {"published", "overview", "cdpruner"}
+
+
+def test_layers_are_counted_as_the_whole_encoder_has_them() -> None:
+    """vLLM loads the layers that are used only; the one half-way stays where it is."""
+    config = config_of("llava-1.5-7b")
+    model = SimpleNamespace(config=config, encoder_layers=lambda: [SimpleNamespace(self_attn=n) for n in range(23)])
+    scheduler = SimpleNamespace(max_num_encoder_input_tokens=576, max_num_seqs=1)
+    encoder = PrunedEncoder(model, Settings(Budget.parse(0.2)), scheduler).encoder
+    assert (encoder.first, encoder.middle, encoder.last) == (0, 9, 22)
 
 
 @pytest.mark.parametrize("name", list(BUDGETS))

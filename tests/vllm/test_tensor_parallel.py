@@ -89,8 +89,8 @@ def test_every_rank_keeps_what_the_library_keeps(engine: Any, cases: dict[str, C
             assert kept == rows
             assert near(made, features)
 
-    # Without the other rank's heads nothing of the above holds. VisionZip's merging goes by keys, its tokens by rows; on
-    # these the ranks agree, as the first one tells them.
+    # Without the other rank's heads nothing of the above holds. VisionZip's merging goes by keys, its tokens by rows;
+    # on these the ranks agree, as the first one tells them.
     llm.apply_model(without_keys)
     clear(llm)
     generate(llm, requests)

@@ -170,7 +170,7 @@ class PrunedEncoder:
             Sorted (count,) int64 indices into its untouched tokens, None where all are kept.
         """
         kept = [None if image is None else self.method.select(image) for image in found.images]
-        # Sorting equal rows gives every rank the same; sums in floating point need not, on a GPU.
+        # HiRED sorts equal rows, the same on every rank. Others sum first, which on a GPU may round differently.
         return kept if isinstance(self.method, HiRED) else [None if rows is None else agreed(rows) for rows in kept]
 
     def _attention(self, taps: dict[str, Tap], layouts: Sequence[Layout]) -> list[Attention]:
