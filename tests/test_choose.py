@@ -266,7 +266,7 @@ def test_every_method_every_total(name: str, newlines: str, size: tuple[int, int
             ].any(), "a newline's place, where nothing stands, was merged"
 
 
-NESTED = ("random", "scope", "divprune", "otprune", "tops", "cdpruner")
+NESTED = ("random", "scope", "divprune", "otprune", "cdpruner")
 """Methods whose choice under a smaller budget is part of that under a larger one."""
 
 

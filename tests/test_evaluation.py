@@ -12,14 +12,15 @@ from PIL import Image
 from hired import forms
 from hired.cli import loading, main
 from hired.errors import BudgetError, HiredError
-from hired.evaluation import CHECKS, METHODS, Settings, checks, run, smaller
+from hired.evaluation import CHECKS, Settings, all_methods, checks, run, smaller
 from hired.evaluation.plot import plot
 from hired.evaluation.run import Row, evaluate
 from hired.evaluation.samples import Sample, samples
+from hired.methods import METHODS as registry
 from hired.reduction import Plan, ReducedInputs, assemble, encode, plan, project
 from tests.support.models import CASES, IMAGE_ID
 
-ALL = METHODS + CHECKS
+METHODS = all_methods()
 
 
 def planned(name: str, images: list[Image.Image], budget: float = 0.3) -> Any:
@@ -131,12 +132,15 @@ def test_blank_half_spares_ink_and_newlines() -> None:
 
 @pytest.fixture(scope="module")
 def rows() -> list[Row]:
-    return measured("llava_next")
+    return measured("llava_next", ("all", *CHECKS))
 
 
-def measured(name: str, **options: Any) -> list[Row]:
+SOME = ("hired", "uniform", "random", "overview", "smaller", "published", *CHECKS)
+
+
+def measured(name: str, methods: tuple[str, ...] = SOME, **options: Any) -> list[Row]:
     case = CASES[name]
-    settings = Settings(budgets=(1, 0.25, 6), methods=ALL, limit=5, batch_size=2, max_new_tokens=3, **options)
+    settings = Settings(budgets=(1, 0.25, 6), methods=methods, limit=5, batch_size=2, max_new_tokens=3, **options)
     return evaluate(case.model(), case.processor("left"), settings, loading.prompt)
 
 
@@ -148,7 +152,9 @@ def test_rows(rows: list[Row]) -> None:
     ]
     assert all(row["n"] == 5 and row["correct"] == round(row["exact_match"] * 5) for row in rows)
     tokens = {(row["method"], row["budget"]): row["tokens"] for row in rows}
-    for method in ("hired", "uniform", "random"):
+    for method, known in registry.items():
+        if not getattr(known, "exact", True):
+            continue
         assert tokens[method, 6] == 6
         assert tokens[method, 0.25] == tokens["hired", 0.25]
     for budget in (1, 0.25, 6):
@@ -156,10 +162,29 @@ def test_rows(rows: list[Row]) -> None:
     assert tokens["overview", 0.25] <= tokens["hired", 0.25]
     assert tokens["no-newlines", 1] < tokens["hired", 1]
     assert tokens["blank-half", 1] < tokens["hired", 1]
+    for row in rows:
+        assert 0 <= row["low"] <= row["exact_match"] <= row["high"] <= 1
+        assert row["prompt"] > row["tokens"]
+        assert (row["choose_ms"] is None) == (row["budget"] == 1 or row["method"] in (*CHECKS, "smaller"))
+    text = {round(row["prompt"] - row["tokens"], 1) for row in rows}
+    assert len(text) == 1, "the words of the prompts are the same under every method"
+
+
+@pytest.mark.parametrize(
+    ("correct", "n", "low", "high"), [(0, 10, 0.0, 0.2775), (5, 10, 0.2366, 0.7634), (960, 1000, 0.946, 0.9704)]
+)
+def test_wilson(correct: int, n: int, low: float, high: float) -> None:
+    """Against published values."""
+    assert run.wilson(correct, n) == pytest.approx((low, high), abs=2e-4)
+
+
+def untimed(rows: list[Row]) -> list[dict[str, Any]]:
+    return [{**row, "choose_ms": None} for row in rows]
 
 
 def test_the_same_numbers_every_time(rows: list[Row]) -> None:
-    assert measured("llava_next") == rows
+    again = untimed(measured("llava_next", ("hired", "visionzip", "scope")))
+    assert again == [row for row in untimed(rows) if row["method"] in ("hired", "visionzip", "scope")]
 
 
 @pytest.mark.parametrize("options", [{"newlines": "keep"}, {"positions": "original"}, {"variant": "published"}])
@@ -169,9 +194,9 @@ def test_options_reach_the_reduction(options: dict[str, str]) -> None:
 
 def test_published_is_what_the_authors_code_keeps(rows: list[Row]) -> None:
     other = measured("llava_next", variant="published")
-    mine = [{**row, "method": ""} for row in rows if row["method"] == "published"]
-    assert mine == [{**row, "method": ""} for row in other if row["method"] == "hired"]
-    assert mine != [{**row, "method": ""} for row in rows if row["method"] == "hired"]
+    mine = [{**row, "method": ""} for row in untimed(rows) if row["method"] == "published"]
+    assert mine == [{**row, "method": ""} for row in untimed(other) if row["method"] == "hired"]
+    assert mine != [{**row, "method": ""} for row in untimed(rows) if row["method"] == "hired"]
 
 
 def test_an_encoder_budget_is_hireds_only(rows: list[Row], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,9 +209,9 @@ def test_an_encoder_budget_is_hireds_only(rows: list[Row], monkeypatch: pytest.M
 
     monkeypatch.setattr(run, "encode", spy)
     narrowed = measured("llava_next", encoder_budget=1.5)
-    assert [(row["method"], row["budget"], row["tokens"]) for row in narrowed] == [
-        (row["method"], row["budget"], row["tokens"]) for row in rows
-    ]
+    assert {(row["method"], row["budget"], row["tokens"]) for row in narrowed} == {
+        (row["method"], row["budget"], row["tokens"]) for row in rows if row["method"] in SOME
+    }
     whole, cut = [a for a in asked if a[1]], [a for a in asked if not a[1]]
     assert len(whole) == 3  # batches
     assert len(cut) == 6  # batches x budgets below 1
@@ -240,7 +265,18 @@ def drawn(monkeypatch: pytest.MonkeyPatch, exact_match: float) -> np.ndarray:
         pixels.append(np.asarray(figure.canvas.buffer_rgba())[..., :3].astype(int))
 
     monkeypatch.setattr("hired.cli.output.write_figure", keep)
-    row = Row(method="uniform", budget=1, tokens=100.0, exact_match=exact_match, correct=1, n=1)
+    row = Row(
+        method="uniform",
+        budget=1,
+        tokens=100.0,
+        exact_match=exact_match,
+        correct=1,
+        n=1,
+        low=0,
+        high=1,
+        prompt=110.0,
+        choose_ms=None,
+    )
     plot([row], Path("x.png"), "title with $ and {")
     return pixels[0]
 

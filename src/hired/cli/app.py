@@ -30,6 +30,7 @@ Alpha = Annotated[float, typer.Option("--alpha", help="The full image's share of
 Variant = Annotated[
     str, typer.Option("--variant", metavar="paper|published", help="The paper's algorithm or its code's.")
 ]
+Method = Annotated[str, typer.Option("--method", metavar="NAME", help="How tokens are chosen: hired, scope ...")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps ...")]
 Dtype = Annotated[
     str, typer.Option("--dtype", callback=full_dtype, help="auto, float32, bfloat16 or float16 (fp32, bf16, fp16).")
@@ -65,6 +66,7 @@ def ask(
     model: Model = "tiny",
     budget: BudgetText = "0.2",
     alpha: Alpha = 0.5,
+    method: Method = "hired",
     variant: Variant = "paper",
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, max=1_000_000, help="Longest answer.")] = 64,
     device: Device = "auto",
@@ -82,6 +84,7 @@ def ask(
             model=model,
             budget=number(budget),
             alpha=alpha,
+            method=method,
             variant=variant,
             max_new_tokens=max_new_tokens,
             device=device,
@@ -100,6 +103,7 @@ def view(
     model: Model = "tiny",
     budget: BudgetText = "0.2",
     alpha: Alpha = 0.5,
+    method: Method = "hired",
     variant: Variant = "paper",
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -107,7 +111,7 @@ def view(
 ) -> None:
     from hired.cli.view import run
 
-    run(image, out, model, number(budget), alpha, variant, device, dtype, trust_remote_code)
+    run(image, out, model, number(budget), alpha, method, variant, device, dtype, trust_remote_code)
 
 
 @app.command(help="List the supported model families.")
@@ -122,7 +126,7 @@ def evaluate(
     task: Annotated[str, typer.Option("--task", metavar="forms|dense", help="The pictures.")] = "forms",
     budgets: Annotated[str, typer.Option("--budgets", help="Comma-separated budgets.")] = "1,0.4,0.2,0.1",
     methods: Annotated[
-        str, typer.Option("--methods", help="Comma-separated; also published, blank-half and no-newlines.")
+        str, typer.Option("--methods", help="Comma-separated, or all; also the checks blank-half and no-newlines.")
     ] = "hired,uniform,random,overview,smaller",
     limit: Annotated[int, typer.Option("--limit", min=1, max=100_000, help="How many pictures.")] = 1000,
     fonts: Annotated[str, typer.Option("--fonts", metavar="train|unseen")] = "train",

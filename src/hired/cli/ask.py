@@ -32,6 +32,7 @@ class Settings:
     model: str = "tiny"
     budget: int | float | str = 0.2
     alpha: float = 0.5
+    method: str = "hired"
     variant: str = "paper"
     max_new_tokens: int = 64
     device: str = "auto"
@@ -154,8 +155,9 @@ def answer(loaded: loading.Loaded, picture: Any, settings: Settings, echo: bool 
         planned = plan(
             loaded.model,
             inputs,
-            loading.check_settings(settings.budget, settings.alpha, settings.variant),
+            loading.check_settings(settings.budget, settings.alpha, settings.method, settings.variant),
             alpha=settings.alpha,
+            method=settings.method,
             variant=settings.variant,
             images=[picture],
         )
@@ -196,7 +198,7 @@ def run(settings: Settings) -> None:
     """
     if settings.view is not None:
         output.check_picture_path(settings.view, settings.image)
-    loading.check_settings(settings.budget, settings.alpha, settings.variant)
+    loading.check_settings(settings.budget, settings.alpha, settings.method, settings.variant)
     check_text(settings.question)
     picture = images.load(settings.image)
     loaded = loading.load(settings.model, settings.device, settings.dtype, settings.trust_remote_code)

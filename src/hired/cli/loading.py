@@ -49,7 +49,7 @@ class Loaded:
             torch.mps.synchronize()
 
 
-def check_settings(budget: int | float | str, alpha: float, variant: str) -> int | float:
+def check_settings(budget: int | float | str, alpha: float, method: str, variant: str) -> int | float:
     """The budget, a number for sure, before anything is loaded.
 
     Raises:
@@ -59,7 +59,7 @@ def check_settings(budget: int | float | str, alpha: float, variant: str) -> int
     from hired.methods import resolve
 
     Budget.parse(budget)
-    resolve("hired", variant, check_alpha(alpha))
+    resolve(method, variant, check_alpha(alpha))
     return cast(float, budget)
 
 

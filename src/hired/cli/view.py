@@ -17,6 +17,7 @@ def run(
     model: str = "tiny",
     budget: int | float | str = 0.2,
     alpha: float = 0.5,
+    method: str = "hired",
     variant: str = "paper",
     device: str = "auto",
     dtype: str = "auto",
@@ -28,7 +29,7 @@ def run(
         HiredError: The picture, the model or the settings will not do, or `out` cannot be written.
     """
     output.check_picture_path(out, image)
-    share = loading.check_settings(budget, alpha, variant)
+    share = loading.check_settings(budget, alpha, method, variant)
     picture = images.load(image)
     loaded = loading.load(model, device, dtype, trust_remote_code)
 
@@ -40,7 +41,9 @@ def run(
     words = loading.prompt(loaded.processor, "What is shown?")
     inputs = prompts.inputs(loaded.model, loaded.processor, [words], [picture])
     with strangers(model, "select with"), torch.inference_mode():
-        reduced = hired.reduce(loaded.model, inputs, budget=share, alpha=alpha, variant=variant, images=[picture])
+        reduced = hired.reduce(
+            loaded.model, inputs, budget=share, alpha=alpha, method=method, variant=variant, images=[picture]
+        )
     chosen = reduced.selection[0]
     line = f"{out}: {chosen.tokens_full:,} -> {chosen.tokens_kept:,} visual tokens"
     output.deliver(lambda: print(line), lambda: output.save_picture(draw(picture, chosen), out))

@@ -4,6 +4,6 @@ Importing this module loads nothing heavy; `evaluate` is in `hired.evaluation.ru
 `hired.evaluation.plot`.
 """
 
-from hired.evaluation.settings import CHECKS, METHODS, Settings
+from hired.evaluation.settings import CHECKS, Settings, all_methods
 
-__all__ = ["CHECKS", "METHODS", "Settings"]
+__all__ = ["CHECKS", "Settings", "all_methods"]

@@ -33,7 +33,7 @@ class Row(TypedDict):
     """One measurement.
 
     Attributes:
-        method: A name of `hired.evaluation.METHODS` or `CHECKS`.
+        method: A name of `hired.evaluation.all_methods` or `CHECKS`.
         budget: The budget it ran under.
         tokens: Visual tokens kept, mean of a picture.
         exact_match: Share of the answers that equal the truth, 0..1.

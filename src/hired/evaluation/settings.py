@@ -6,27 +6,12 @@ from dataclasses import dataclass
 
 from hired.errors import BudgetError
 
-__all__ = ["CHECKS", "METHODS", "Settings"]
+__all__ = ["CHECKS", "Settings", "all_methods"]
 
 DEFAULTS = ("hired", "uniform", "random", "overview", "smaller")
 """Methods measured where none are named."""
-METHODS = (
-    *DEFAULTS,
-    "published",
-    "visionzip",
-    "prumerge",
-    "prumerge+",
-    "vispruner",
-    "divprune",
-    "cdpruner",
-    "scope",
-    "holov",
-    "globalcom2",
-    "hiprune",
-    "otprune",
-    "tops",
-)
-"""Methods that can be measured, each at every budget: those of `hired.methods`, and "smaller"."""
+ALL = "all"
+"""In place of names: every method."""
 CHECKS = ("blank-half", "no-newlines")
 """What must not hurt before any method's number means something; each measured once, at budget 1."""
 MOST = 100_000
@@ -41,6 +26,13 @@ _CHOICES = {
 }
 
 
+def all_methods() -> tuple[str, ...]:
+    """Methods that can be measured, each at every budget: those of `hired.methods`, and "smaller"."""
+    from hired.methods import METHODS
+
+    return (*METHODS, "smaller")
+
+
 @dataclass(frozen=True)
 class Settings:
     """What to measure.
@@ -48,7 +40,7 @@ class Settings:
     Attributes:
         task: ``forms`` or ``dense``, see `hired.forms`.
         budgets: Shares, or tokens a picture.
-        methods: Names of `METHODS` and `CHECKS`.
+        methods: Names of `all_methods` and `CHECKS`; "all" stands for the former.
         limit: How many pictures.
         fonts: ``train``, or ``unseen`` typefaces.
         newlines: ``drop`` or ``keep``, see `hired.reduce`.
@@ -84,9 +76,10 @@ class Settings:
         for name, known in _CHOICES.items():
             if getattr(self, name) not in known:
                 raise BudgetError(f"{name}={getattr(self, name)!r}: use one of {', '.join(filter(None, known))}")
+        names = (*all_methods(), *CHECKS)
         for method in self.methods:
-            if method not in METHODS + CHECKS:
-                raise BudgetError(f"unknown method {method!r}: use {', '.join(METHODS + CHECKS)}")
+            if method not in (*names, ALL):
+                raise BudgetError(f"unknown method {method!r}: use {', '.join(names)}, or {ALL}")
         if not self.methods or not self.budgets:
             raise BudgetError("an evaluation needs at least one method and one budget")
         counts = self.limit, self.batch_size, self.max_new_tokens
@@ -102,6 +95,7 @@ class Settings:
     def jobs(self) -> list[tuple[str, int | float]]:
         """(method, budget) of every row of the result, without repetitions."""
         rows: list[tuple[str, int | float]] = []
-        for method in self.methods:
+        methods = [name for method in self.methods for name in (all_methods() if method == ALL else (method,))]
+        for method in methods:
             rows += [(method, budget) for budget in ((1,) if method in CHECKS else self.check())]
         return list(dict.fromkeys(rows))

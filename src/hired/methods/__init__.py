@@ -17,7 +17,6 @@ from hired.methods.otprune import OTPrune
 from hired.methods.prumerge import PruMerge, PruMergePlus
 from hired.methods.published import Published
 from hired.methods.scope import Scope
-from hired.methods.tops import Tops
 from hired.methods.visionzip import VisionZip
 from hired.methods.vispruner import VisPruner
 
@@ -37,7 +36,6 @@ METHODS: dict[str, type[Method]] = {
     "globalcom2": GlobalCom2,
     "hiprune": HiPrune,
     "otprune": OTPrune,
-    "tops": Tops,
     "uniform": Uniform,
     "random": Random,
     "overview": Overview,

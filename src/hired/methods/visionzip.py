@@ -34,7 +34,10 @@ class VisionZip:
         anchors = round(count * self.contextual)
         first, rest = self._parted(image, real, count - anchors)
         step = max(1, len(rest) // max(anchors, 1))
-        return in_order(torch.cat((first, rest[::step][:anchors])), image)
+        chosen = (first, rest[::step][:anchors])
+        # In proportion, as kept newlines may leave room for a part of them only.
+        turn = torch.cat([(torch.arange(len(part), device=real.device) + 1) / max(len(part), 1) for part in chosen])
+        return in_order(torch.cat(chosen)[turn.argsort(stable=True)], image)
 
     def merge(self, image: Image, kept: Tensor) -> Tensor:
         """(K, T) float32: each anchor plus the mean of the tokens that go into it."""
@@ -42,8 +45,8 @@ class VisionZip:
         count = min(image.total, len(real))
         rest = self._parted(image, real, count - round(count * self.contextual))[1]
         none = torch.zeros(image.layout.tokens_full, dtype=torch.bool, device=real.device)
-        anchors, free = none.index_fill(0, rest, True), none.index_fill(0, rest, True).index_fill(0, kept, False)
-        # With newlines kept there may be no room for an anchor; then nothing has anywhere to go.
+        anchors, free = none.index_fill(0, rest, True), none.index_fill(0, real, True).index_fill(0, kept, False)
+        # Under a small budget there may be no room for an anchor; then nothing has anywhere to go.
         some = (anchors & none.index_fill(0, kept, True)).any()
         return into_nearest(final_keys(image).mean(1), kept, anchors | ~some, free & some)
 

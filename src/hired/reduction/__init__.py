@@ -65,8 +65,8 @@ def reduce(
         budget: at most 1: share of the P partitions x N visual tokens of every image, so that
             B = floor(budget * P * N); a whole number above 1: tokens per image. An image whose budget covers all
             its tokens stays as it is; otherwise exactly min(B, R) of its R patch tokens are kept.
-        alpha: the full image's share of the budget, 0..1 (paper: 0.5).
-        method: "hired", "uniform", "random", "overview", or a `hired.methods.Method`.
+        alpha: the full image's share of the budget, 0..1 (paper: 0.5); for methods "hired" and "published".
+        method: a name in `hired.methods.METHODS`, or a `hired.methods.Method`.
         variant: "paper" (made exact) or "published" (what the authors' code does); for method "hired".
         newlines: "drop" as published, or "keep" the row-end newlines of rows that keep a token, within B.
         positions: kept tokens take "consecutive" positions as published, or keep their "original" ones. None: the
