@@ -315,9 +315,7 @@ def serve(
         str, typer.Option("--budget", metavar="NUMBER", help="Share of the visual tokens (0.2), or tokens (576).")
     ] = "0.2",
     alpha: Alpha = 0.5,
-    method: Annotated[
-        str, typer.Option("--method", help="What the tokens are chosen by; a wrong name lists those that can be.")
-    ] = "hired",
+    method: Method = "hired",
     request_budgets: Annotated[
         bool,
         typer.Option(
