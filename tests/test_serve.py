@@ -11,8 +11,11 @@ from benchmarks.serving_table import PAGE, page
 import hired
 from hired.cli import main
 from hired.core.budget import Budget
+from hired.errors import BudgetError
+from hired.methods import METHODS, HiRED, Scope
 from hired.serving.capacity import TEXT, Row, rows
 from hired.vllm.geometry import Geometry, geometry_of
+from hired.vllm.settings import SERVABLE, Settings, check_method
 from tests.support.models import shared
 from tests.support.pictures import inputs
 
@@ -68,3 +71,19 @@ def test_the_geometry_of_equal_configurations_is_made_once() -> None:
     other.vision_config.image_size *= 2
     assert geometry_of(other) is not geometry_of(config)
     assert geometry_of(other).largest.tokens_full == 4 * geometry_of(config).largest.tokens_full
+
+
+def test_methods_that_cannot_be_served_are_named() -> None:
+    assert {"hired", "scope", "visionzip", "divprune"} <= set(SERVABLE)
+    assert [check_method(name) for name in SERVABLE] == list(SERVABLE)
+    for name in set(METHODS) - set(SERVABLE):
+        with pytest.raises(BudgetError, match=f"'{name}' cannot be served: .*; use one of hired, "):
+            check_method(name)
+    with pytest.raises(BudgetError, match="unknown method 'nonsense'; use one of hired, "):
+        check_method("nonsense")
+
+
+def test_alpha_goes_to_methods_that_take_it() -> None:
+    mine, other = Settings(Budget.parse(0.2), 0.3), Settings(Budget.parse(0.2), 0.3, "scope")
+    assert (mine.chosen(), mine.takes_alpha) == (HiRED(0.3), True)
+    assert (other.chosen(), other.takes_alpha) == (Scope(), False)

@@ -94,11 +94,13 @@ def unpruned_requests(case: Case) -> list[dict[str, Any]]:
     return [request(case, pictures, question) for pictures, question in asked]
 
 
-def answer(case: Case, pictures: list[Picture], question: str, budget: float, new: int = 8) -> tuple[list[int], Any]:
+def answer(
+    case: Case, pictures: list[Picture], question: str, budget: float, new: int = 8, method: str = "hired"
+) -> tuple[list[int], Any]:
     """Greedy tokens of transformers with `hired.reduce`, and the reduced inputs."""
     text = prompt(case, pictures, question)
     inputs = case.processor(text=text, images=pictures or None, return_tensors="pt", add_special_tokens=False)
-    reduced = hired.reduce(case.model, inputs, budget=budget)
+    reduced = hired.reduce(case.model, inputs, budget=budget, method=method)
     with torch.inference_mode():
         output = case.model.generate(**reduced, max_new_tokens=new, do_sample=False)
     return output[0, reduced["input_ids"].shape[1] :].tolist(), reduced
@@ -117,6 +119,24 @@ def generate(llm: Any, requests: list[dict[str, Any]], new: int = 8) -> list[lis
     return [list(output.outputs[0].token_ids) for output in outputs]
 
 
+def clear(llm: Any) -> None:
+    """Makes an engine forget every picture: a method that is changed in place is not in its caches' keys."""
+    llm.llm_engine.reset_mm_cache()
+    llm.reset_prefix_cache()
+    llm.llm_engine.reset_encoder_cache()
+
+
+def features_of(reduced: Any) -> torch.Tensor:
+    """(K, hidden): what the LLM sees of all pictures of the library's reduced inputs."""
+    features = reduced["mm_encoder_outputs"]["image"].pooler_output
+    return torch.cat(list(features)).flatten(0, -2)
+
+
+def close(one: torch.Tensor, other: torch.Tensor) -> None:
+    """Features of the two libraries are equal up to rounding."""
+    torch.testing.assert_close(one, other, rtol=1e-4, atol=2e-4)
+
+
 def model_of(llm: Any) -> Any:
     """The model inside an engine of this process."""
     found: list[Any] = llm.apply_model(lambda model: model)
@@ -130,9 +150,9 @@ def watched(pruned: Any) -> Iterator[list[list[int] | None]]:
     select = pruned.select
 
     def spy(*args: Any) -> Any:
-        found, rows = select(*args)
+        rows = select(*args)
         kept.extend(None if each is None else each.tolist() for each in rows)
-        return found, rows
+        return rows
 
     pruned.select = spy
     try:

@@ -127,15 +127,21 @@ def test_inside_the_model(engine: Any, cases: dict[str, Case]) -> None:
 
     # A method that keeps one token too many: vLLM would use the first ones and say nothing.
     select = type(model.pruned.method).select
-    model.pruned.method = SimpleNamespace(select=lambda image: select(HiRED(), replace(image, total=image.total + 1)))
+    model.pruned.method = SimpleNamespace(
+        reads=HiRED.reads, select=lambda image: select(HiRED(), replace(image, total=image.total + 1))
+    )
     with torch.inference_mode(), pytest.raises(EngineError, match="placeholders"):
         model.embed_multimodal(**worker_inputs(llm, case, pictures[:1]))
     batch.pop("hired_image")
     with pytest.raises(InputsError, match="did not go through"):
         model.embed_multimodal(**batch)
     # A layer whose attention does not pass our hook, as when it is captured in a graph.
-    model.pruned.first = torch.nn.Module()
-    model.pruned.first.attn = torch.nn.Identity()
+    layer = torch.nn.Module()
+    layer.self_attn = torch.nn.Module()
+    layer.self_attn.attn = torch.nn.Identity()
+    first, layers = model.pruned.encoder.first, list(model.pruned.encoder.layers)
+    layers[first] = layer
+    model.pruned.encoder = replace(model.pruned.encoder, layers=layers)
     with torch.inference_mode(), pytest.raises(EngineError, match="read 0 times"):
         model.embed_multimodal(**worker_inputs(llm, case, pictures[:1]))
 

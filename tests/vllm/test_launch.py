@@ -40,10 +40,10 @@ def checkpoint(folder: Path, **changes: object) -> str:
 def test_the_budget_joins_the_users_own_options() -> None:
     own = {"text_config": {"rope_theta": 10000.0}, "extra": 1}
     words = ["tiny", "--hf-overrides", json.dumps(own), "--middleware", "a.B", "--max-num-seqs", "4"]
-    server = prepare(words, 0.2, 0.25, request_budgets=True)
+    server = prepare(words, 0.2, 0.25, request_budgets=True, method="scope")
     assert server.arguments.hf_overrides == {
         **own,
-        "hired": {"budget": 0.2, "alpha": 0.25},
+        "hired": {"budget": 0.2, "alpha": 0.25, "method": "scope"},
         "architectures": ["HiredLlavaNextForConditionalGeneration"],
     }
     assert server.arguments.trust_request_mm_kwargs
@@ -51,7 +51,9 @@ def test_the_budget_joins_the_users_own_options() -> None:
     assert server.arguments.max_num_seqs == 4
     assert server.arguments.served_model_name == ["tiny"]
     assert server.architecture == "LlavaNextForConditionalGeneration"
-    assert not prepare(["tiny"], 0.2).arguments.trust_request_mm_kwargs
+    plain = prepare(["tiny"], 0.2)
+    assert not plain.arguments.trust_request_mm_kwargs
+    assert plain.settings.method == "hired"
 
 
 @pytest.mark.parametrize(
@@ -71,6 +73,20 @@ def test_the_budget_joins_the_users_own_options() -> None:
 def test_options_that_will_not_do(words: list[str], budget: object, error: type[HiredError], message: str) -> None:
     with pytest.raises(error, match=message):
         prepare(words, budget)
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        ("cdpruner", "'cdpruner' cannot be served: it reads the question"),
+        ("published", "'published' cannot be served: it does not meet the budget to the token"),
+        ("overview", "'overview' cannot be served: it does not meet the budget to the token"),
+        ("best", "unknown method 'best'; use one of hired, visionzip, prumerge, "),
+    ],
+)
+def test_methods_that_will_not_do(method: str, message: str) -> None:
+    with pytest.raises(BudgetError, match=message):
+        prepare(["tiny"], 0.2, method=method)
 
 
 def test_models_that_cannot_be_pruned(tmp_path: Path) -> None:
@@ -98,10 +114,12 @@ def test_a_plugin_that_was_not_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_said_before_the_start(capsys: pytest.CaptureFixture[str]) -> None:
     show(prepare(["tiny", "--trust-request-mm-kwargs"], 144))
     said = capsys.readouterr().out
-    assert "keeps 144 tokens of each picture, alpha 0.5" in said
+    assert "keeps 144 tokens of each picture by hired, alpha 0.5; vLLM" in said
     assert "1344x1344            744   144                 3.2 times" in said
     assert "serve clients that you trust" in said
     assert PREFIX not in said
+    show(prepare(["tiny"], 0.2, method="scope"))
+    assert "keeps 0.2 of the visual tokens by scope; vLLM" in capsys.readouterr().out
 
 
 @pytest.fixture

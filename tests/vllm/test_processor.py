@@ -19,6 +19,7 @@ from vllm.tokenizers import cached_tokenizer_from_config
 
 import hired
 from hired.errors import BudgetError, HiredError, UnsupportedModelError
+from hired.vllm.settings import SERVABLE
 from tests.support.pictures import noise
 from tests.vllm.support import Case, prompt
 
@@ -141,28 +142,32 @@ def test_memory_is_profiled_on_the_largest_picture(cases: dict[str, Case], budge
         assert dummies["pixel_values"].data.shape[0] == partitions  # the most that the model cuts
 
 
-def test_budgets_enter_the_keys(cases: dict[str, Case]) -> None:
+def test_budgets_and_methods_enter_the_keys(cases: dict[str, Case]) -> None:
     case = cases["llava_next"]
     one = [(64, 64)]
     hashes = {}
-    for server, alpha, own, uuid in [
-        (0.5, 0.5, None, None),
-        (0.4, 0.5, None, None),
-        (0.5, 0.4, None, None),
-        (0.5, 0.5, 0.3, None),
-        (40, 0.5, None, None),
-        (0.5, 0.5, None, "mine"),
-        (0.4, 0.5, None, "mine"),
+    for server, alpha, method, own, uuid in [
+        (0.5, 0.5, "hired", None, None),
+        (0.4, 0.5, "hired", None, None),
+        (0.5, 0.4, "hired", None, None),
+        (0.5, 0.5, "hired", 0.3, None),
+        (0.5, 0.5, "scope", 0.3, None),
+        (40, 0.5, "hired", None, None),
+        (0.5, 0.5, "hired", None, "mine"),
+        (0.4, 0.5, "hired", None, "mine"),
+        *((0.5, 0.5, name, None, None) for name in SERVABLE if name != "hired"),
+        *((0.5, 0.5, name, None, "mine") for name in SERVABLE if name != "hired"),
     ]:
-        made = MULTIMODAL_REGISTRY.create_processor(configured(case, {"budget": server, "alpha": alpha}))
+        settings = {"budget": server, "alpha": alpha, "method": method}
+        made = MULTIMODAL_REGISTRY.create_processor(configured(case, settings))
         kwargs = {} if own is None else {"hired_budget": own}
         found = process(made, case, one, uuids=uuid and [uuid], **kwargs)["mm_hashes"]["image"][0]
-        hashes[server, alpha, own, uuid] = found
+        hashes[server, alpha, method, own, uuid] = found
     stock = process(stock_processor(case), case, one)["mm_hashes"]["image"][0]
     assert len({*hashes.values(), stock}) == len(hashes) + 1
-    # The server's own budget, asked for by name, is no other budget.
+    # The server's own budget, asked for by name, is no other budget; nor is the default method another.
     again = process(processor(case, 0.5), case, one, hired_budget=0.5)["mm_hashes"]["image"][0]
-    assert again == hashes[0.5, 0.5, None, None]
+    assert again == hashes[0.5, 0.5, "hired", None, None]
 
 
 def test_one_cache_for_several_budgets(cases: dict[str, Case]) -> None:
@@ -209,9 +214,10 @@ def test_invalid_requests(cases: dict[str, Case], own: Any, message: str) -> Non
     assert isinstance(caught.value, ValueError)  # which vLLM's server answers with HTTP 400
 
 
-def test_requests_may_set_nothing_else(cases: dict[str, Case]) -> None:
-    with pytest.raises(BudgetError, match="hired_alpha"):
-        process(processor(cases["llava"], 0.5), cases["llava"], [(64, 64)], hired_alpha=0.1)
+@pytest.mark.parametrize("name", ["hired_alpha", "hired_method"])
+def test_requests_may_set_nothing_else(cases: dict[str, Case], name: str) -> None:
+    with pytest.raises(BudgetError, match=name):
+        process(processor(cases["llava"], 0.5), cases["llava"], [(64, 64)], **{name: "uniform"})
 
 
 @pytest.mark.parametrize(
@@ -223,6 +229,12 @@ def test_requests_may_set_nothing_else(cases: dict[str, Case]) -> None:
         ({"budget": 0}, "above 0"),
         ({"budget": "20%"}, "must be a number"),
         ({"budget": 0.2, "alpha": 2}, "alpha"),
+        ({"budget": 0.2, "alpha": 2, "method": "scope"}, "alpha"),
+        ({"budget": 0.2, "method": "best"}, "unknown method 'best'"),
+        ({"budget": 0.2, "method": None}, "unknown method None"),
+        ({"budget": 0.2, "method": ["hired"]}, "unknown method"),
+        ({"budget": 0.2, "method": "cdpruner"}, "'cdpruner' cannot be served: it reads the question"),
+        ({"budget": 0.2, "method": "published"}, "'published' cannot be served"),
         ({"budget": 0.0001}, "leaves no token"),
     ],
 )

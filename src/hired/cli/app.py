@@ -315,6 +315,7 @@ def serve(
         str, typer.Option("--budget", metavar="NUMBER", help="Share of the visual tokens (0.2), or tokens (576).")
     ] = "0.2",
     alpha: Alpha = 0.5,
+    method: Method = "hired",
     request_budgets: Annotated[
         bool,
         typer.Option(
@@ -324,4 +325,4 @@ def serve(
 ) -> None:
     from hired.cli.serve import run
 
-    run(words, number(budget), alpha, request_budgets)
+    run(words, number(budget), alpha, request_budgets, method)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["run"]
 
 
-def run(words: Sequence[str], budget: int | float | str, alpha: float, request_budgets: bool) -> None:
+def run(words: Sequence[str], budget: int | float | str, alpha: float, request_budgets: bool, method: str) -> None:
     """Check, say what will be kept, and serve until stopped.
 
     Raises:
@@ -25,10 +25,12 @@ def run(words: Sequence[str], budget: int | float | str, alpha: float, request_b
 
     require_vllm()
     from hired.core.budget import Budget, check_alpha
+    from hired.vllm.settings import check_method
 
     Budget.parse(budget)
     check_alpha(alpha)
-    server = prepare(with_full_dtypes(words), budget, alpha, request_budgets)
+    check_method(method)
+    server = prepare(with_full_dtypes(words), budget, alpha, request_budgets, method)
     show(server)
     sys.stdout.flush()
     server.start()
@@ -59,7 +61,8 @@ def show(server: Server) -> None:
         if share is None
         else f"{float(share):.4g} of the visual tokens"
     )
-    print(f"{arguments.model_tag}, {server.architecture}: keeps {what}, alpha {settings.alpha:g}; vLLM {__version__}")
+    how = settings.method + (f", alpha {settings.alpha:g}" if settings.takes_alpha else "")
+    print(f"{arguments.model_tag}, {server.architecture}: keeps {what} by {how}; vLLM {__version__}")
     cells = [
         [
             "x".join(map(str, row.size)),

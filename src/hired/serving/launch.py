@@ -69,7 +69,13 @@ def require_vllm() -> None:
         )
 
 
-def prepare(words: Sequence[str], budget: object, alpha: float = 0.5, request_budgets: bool = False) -> Server:
+def prepare(
+    words: Sequence[str],
+    budget: object,
+    alpha: float = 0.5,
+    request_budgets: bool = False,
+    method: str = "hired",
+) -> Server:
     """Checks everything that can be checked before a model is loaded.
 
     Args:
@@ -77,9 +83,11 @@ def prepare(words: Sequence[str], budget: object, alpha: float = 0.5, request_bu
         budget: what a picture may keep, as in `hired.reduce`.
         alpha: the full image's share of it.
         request_budgets: let requests lower the budget.
+        method: the name of what the tokens are chosen by.
 
     Raises:
-        BudgetError: a budget or alpha out of range, or one that is also in `--hf-overrides`.
+        BudgetError: a budget or alpha out of range, or one that is also in `--hf-overrides`; a method that is unknown
+            or cannot be served.
         ModelLoadError: no model, or none whose configuration can be read.
         UnsupportedModelError: a model or a vLLM that the plugin does not prune.
         HiredError: options that would serve the model unpruned, or a plugin that vLLM did not load.
@@ -99,7 +107,7 @@ def prepare(words: Sequence[str], budget: object, alpha: float = 0.5, request_bu
         )
     name = PREFIX + known.pop()
     _loaded(name)
-    ours = {"hired": {"budget": budget, "alpha": alpha}, "architectures": [name]}
+    ours = {"hired": {"budget": budget, "alpha": alpha, "method": method}, "architectures": [name]}
     check_config(config, str(arguments.model_tag))
     config.update(ours)
     settings = Settings.of(config)
@@ -158,7 +166,7 @@ def _overrides(arguments: Namespace) -> dict[str, Any]:
     if not isinstance(given, dict):
         raise HiredError("--hf-overrides must be a JSON object")
     if "hired" in given:
-        raise BudgetError("--budget and --alpha say what to keep: leave hired out of --hf-overrides")
+        raise BudgetError("--budget, --alpha and --method say what to keep: leave hired out of --hf-overrides")
     return given
 
 

@@ -1,23 +1,25 @@
-"""The part inside the model: encode, read attention, select, and project only what is kept."""
+"""The part inside the model: encode, read what the method reads, select, and project only what is kept."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from vllm.distributed import tensor_model_parallel_all_gather
+from vllm.distributed import get_tp_group, tensor_model_parallel_all_gather
 
 from hired.core.budget import Budget
 from hired.core.image import Attention, Image
 from hired.core.layout import STRUCTURE, Layout
 from hired.core.transfer import moved_to
+from hired.encoding.readings import taps_for
 from hired.encoding.taps import Tap
 from hired.errors import HiredError, UnsupportedModelError
-from hired.methods.base import shares_of
+from hired.methods.base import Method, merged_of, shares_of
 from hired.methods.hired import HiRED
+from hired.reduction.project import mixed
 from hired.vllm.geometry import geometry_of
 from hired.vllm.settings import Settings
 
@@ -46,10 +48,26 @@ class Picture:
         return self.count == self.layout.tokens_full
 
 
+@dataclass(frozen=True)
+class Found:
+    """What the encoder gave for a few pictures.
+
+    Attributes:
+        states: (partitions of all, N, d) its outputs, without CLS.
+        images: each picture as the method sees it; None for one whose tokens all stay.
+        features: (T, hidden) of each, what the LLM would see of all its tokens; None where the method does not ask.
+    """
+
+    states: Tensor
+    images: list[Image | None]
+    features: list[Tensor] | None = None
+
+
 class PrunedEncoder:
     """Gives every picture exactly as many embeddings as it has placeholders.
 
     Attributes:
+        method: what the tokens are chosen by. What it reads is looked up for every call, and no more is computed.
         partitions: most partitions that are encoded at a time, or those of one picture if that has more.
     """
 
@@ -62,7 +80,7 @@ class PrunedEncoder:
             scheduler: vLLM's `SchedulerConfig`.
         """
         self.model = model
-        self.method = HiRED(settings.alpha)
+        self.method: Method = settings.chosen()
         self.geometry = geometry_of(model.config)
         layers, parts = model.encoder_layers(), self.geometry.encoder
         if parts.last >= len(layers):
@@ -70,8 +88,10 @@ class PrunedEncoder:
                 f"vLLM loaded {len(layers)} encoder layers where {parts.last + 1} are used: this checkpoint does not"
                 " work as its family does"
             )
-        self.first, self.last = layers[parts.first].self_attn, layers[parts.last].self_attn
-        self.cls = parts.cls
+        # vLLM loads no layer that is not used; which of them are read follows from how many there are in all.
+        self.encoder = replace(
+            parts, layers=layers, starts=parts.first, middles=parts.middle, tells=parts.last, attends="self_attn"
+        )
         # With fewer tokens a picture, the scheduler believes that many more pictures fit a step than vLLM has measured
         # memory with. It has measured at least this many of the largest, which is what it encodes without a budget.
         pictures = scheduler.max_num_encoder_input_tokens // self.geometry.limit(Budget.parse(1))
@@ -91,73 +111,134 @@ class PrunedEncoder:
         pictures = [self._placed(*row) for row in described.tolist()]
         embeddings: list[Tensor] = []
         for part in self._batches(pictures):
-            found, kept = self.select(pixels[part], pictures[part])
-            embeddings += self._project(found, pictures[part], kept)
+            found = self.encode(pixels[part], pictures[part])
+            embeddings += self._project(found, pictures[part], self.select(found))
         check_counts(embeddings, described[:, 2].tolist())
         return embeddings
 
-    def select(self, pixels: Any, pictures: Sequence[Picture]) -> tuple[Tensor, list[Tensor | None]]:
-        """Encodes a few pictures and chooses their tokens.
-
-        Returns:
-            (partitions, N, d) what the encoder gave; for every picture sorted (count,) int64 indices into its untouched
-            tokens, None where all are kept.
-        """
+    def encode(self, pixels: Any, pictures: Sequence[Picture]) -> Found:
+        """Encodes a few pictures and reads what the method reads, if any of them loses tokens."""
         layouts = [picture.layout for picture in pictures]
         # Each picture's own partitions, without the padding that evens out a batch.
         each = zip(pixels, layouts, strict=True)
         batch = torch.cat([image.view(-1, *image.shape[-3:])[: layout.partitions] for image, layout in each])
         if all(picture.untouched for picture in pictures):
-            return self.model.encode(batch), [None] * len(pictures)
-        full = moved_to(batch.device, self.geometry.family.full_images(layouts))
-        first, last = Tap(self.first, self.cls, full), Tap(self.last, self.cls)
-        with _reading([first, last]):
-            found = self.model.encode(batch)
-        heads, rows = list(self._attention(first)), self._attention(last)
+            return Found(self.model.encode(batch), [None] * len(pictures))
+        reads, family = self.method.reads, self.geometry.family
+        full = moved_to(batch.device, family.full_images(layouts)) if "first" in reads else None
+        taps = taps_for(self.encoder, reads, full, keys=family.tokenwise)
+        with _reading(list(taps.values())):
+            states = self.model.encode(batch)
+        attention = self._attention(taps, layouts)
         totals = [None if picture.untouched else picture.count for picture in pictures]
-        shares = shares_of(self.method, layouts, heads, totals, "drop") or [None] * len(pictures)
-        split = torch.split(rows, [layout.partitions for layout in layouts])
-        kept = [
-            None
-            if picture.untouched
-            else self.method.select(Image(picture.layout, Attention(mine, theirs), picture.count, "drop", share))
-            for picture, mine, theirs, share in zip(pictures, heads, split, shares, strict=True)
-        ]
-        return found, kept
+        firsts = [rows.first for rows in attention]
+        shares = shares_of(self.method, layouts, firsts, totals, "drop") or [None] * len(pictures)
+        features: list[Tensor] | None = None
+        if "features" in reads or ("states" in reads and not family.tokenwise):
+            features = self._features(states, pictures)
+        images, start = [], 0
+        for index, picture in enumerate(pictures):
+            seen = None if features is None else features[index]
+            images.append(
+                Image(
+                    layout=picture.layout,
+                    attention=attention[index],
+                    total=picture.count,
+                    newlines="drop",
+                    shares=shares[index],
+                    states=self._states(states, picture, start, seen),
+                    features=seen,
+                )
+                if not picture.untouched
+                else None
+            )
+            start += picture.layout.partitions
+        return Found(states, images, features)
 
-    def _attention(self, tap: Tap) -> Tensor:
-        """(items, heads, N) of all heads; each rank of a tensor-parallel group computed some of them."""
+    def _states(self, states: Tensor, picture: Picture, start: int, features: Tensor | None) -> Tensor | None:
+        """(T, d) of a picture whose partitions begin at `start`; its `features` where a token is not one output."""
+        if "states" not in self.method.reads:
+            return None
+        if not self.geometry.family.tokenwise:
+            return features
+        return states.flatten(0, 1)[_all_places(picture.layout, start, states)]
+
+    def select(self, found: Found) -> list[Tensor | None]:
+        """Chooses the tokens of every picture.
+
+        Returns:
+            Sorted (count,) int64 indices into its untouched tokens, None where all are kept.
+        """
+        kept = [None if image is None else self.method.select(image) for image in found.images]
+        # HiRED sorts equal rows, the same on every rank. Others sum first, which on a GPU may round differently.
+        return kept if isinstance(self.method, HiRED) else [None if rows is None else agreed(rows) for rows in kept]
+
+    def _attention(self, taps: dict[str, Tap], layouts: Sequence[Layout]) -> list[Attention]:
+        """What was read of each picture, of all heads; each rank of a tensor-parallel group computed some of them."""
+        counts = [layout.partitions for layout in layouts]
+        rows = {name: self._rows(tap) for name, tap in taps.items()}
+        each = {name: list(part) if name == "first" else list(torch.split(part, counts)) for name, part in rows.items()}
+        if "received" in self.method.reads and self.encoder.cls is None:
+            each["received"] = each["last"]  # the same there
+        return [Attention(**{name: parts[index] for name, parts in each.items()}) for index in range(len(layouts))]
+
+    def _rows(self, tap: Tap) -> Tensor:
+        """(items, heads, ..., N)."""
         if len(tap.rows) != 1:
             raise EngineError(
                 f"the encoder's attention was read {len(tap.rows)} times in one run: serve without compiling or"
                 " capturing the vision encoder"
             )
-        return self.geometry.encoder.scores(all_heads(tap.rows[0], tap.module))
+        return self.encoder.scores(all_heads(tap.rows[0], tap.module))
 
-    def _project(self, found: Tensor, pictures: Sequence[Picture], kept: list[Tensor | None]) -> list[Tensor]:
-        """What the LLM sees of the kept tokens."""
-        if not self.geometry.family.tokenwise:
-            return self._packed(found, pictures, kept)
-        patches, places, start = found.shape[1], [], 0
-        for picture, rows in zip(pictures, kept, strict=True):
-            rows = picture.real if rows is None else rows
-            layout = picture.layout
-            places.append((start + layout.partition[rows]) * patches + layout.cell[rows])
+    def _features(self, states: Tensor, pictures: Sequence[Picture]) -> list[Tensor]:
+        """(T, hidden) of each picture: all its tokens as the LLM would see them, newlines among them."""
+        if self.geometry.family.tokenwise:
+            return self._projected(states, pictures, [None] * len(pictures), [None] * len(pictures))
+        each = torch.split(self.model.project(states), [picture.layout.partitions for picture in pictures])
+        return [self.model.pack(picture.layout.size, patches) for picture, patches in zip(pictures, each, strict=True)]
+
+    def _project(self, found: Found, pictures: Sequence[Picture], kept: list[Tensor | None]) -> list[Tensor]:
+        """What the LLM sees of the kept tokens.
+
+        Where the packer mixes patches every token is made, and the dropped ones thrown away.
+        """
+        merges = [
+            None if image is None or rows is None else merged_of(self.method, image, rows)
+            for image, rows in zip(found.images, kept, strict=True)
+        ]
+        tokenwise = self.geometry.family.tokenwise
+        if tokenwise and (found.features is None or any(merge is not None for merge in merges)):
+            return self._projected(found.states, pictures, kept, merges)
+        features = self._features(found.states, pictures) if found.features is None else found.features
+        return [_chosen(*parts) for parts in zip(features, kept, merges, strict=True)]
+
+    def _projected(
+        self,
+        states: Tensor,
+        pictures: Sequence[Picture],
+        kept: Sequence[Tensor | None],
+        merges: Sequence[Tensor | None],
+    ) -> list[Tensor]:
+        """As `_project`, where each token is one encoder output: no other is projected. They are merged before."""
+        places, start = [], 0
+        for picture, rows, merge in zip(pictures, kept, merges, strict=True):
+            layout, chosen = picture.layout, picture.real if rows is None else rows
+            if merge is None:
+                places.append(_places(layout.partition[chosen], layout.cell[chosen], start, states))
+            else:
+                places.append(_all_places(layout, start, states))
             start += layout.partitions
-        projected = self.model.project(found.flatten(0, 1)[torch.cat(places)])
-        each = torch.split(projected, [place.numel() for place in places])
+        taken, counts = states.flatten(0, 1)[torch.cat(places)], [place.numel() for place in places]
+        if any(merge is not None for merge in merges):
+            parts = zip(torch.split(taken, counts), merges, strict=True)
+            each = [part if merge is None else mixed(merge, part) for part, merge in parts]
+            taken, counts = torch.cat(each), [len(part) for part in each]
+        projected = torch.split(self.model.project(taken), counts)
         return [
             self._with_newlines(picture, tokens) if rows is None else tokens
-            for picture, rows, tokens in zip(pictures, kept, each, strict=True)
+            for picture, rows, tokens in zip(pictures, kept, projected, strict=True)
         ]
-
-    def _packed(self, found: Tensor, pictures: Sequence[Picture], kept: list[Tensor | None]) -> list[Tensor]:
-        """As `_project`, where the packer mixes patches: every token is made, and the dropped ones thrown away."""
-        each = torch.split(self.model.project(found), [picture.layout.partitions for picture in pictures])
-        tokens = [
-            self.model.pack(picture.layout.size, patches) for picture, patches in zip(pictures, each, strict=True)
-        ]
-        return [full if rows is None else full[rows] for full, rows in zip(tokens, kept, strict=True)]
 
     def _with_newlines(self, picture: Picture, tokens: Tensor) -> Tensor:
         newline: Tensor | None = self.model.newline()
@@ -183,12 +264,35 @@ class PrunedEncoder:
         return Picture(layout.to(device), real.to(device), count)
 
 
+def _places(partition: Tensor, cell: Tensor, start: int, states: Tensor) -> Tensor:
+    """Where tokens of a picture whose partitions begin at `start` stand in the flattened (partitions, N, d) states."""
+    return (start + partition) * states.shape[1] + cell
+
+
+def _all_places(layout: Layout, start: int, states: Tensor) -> Tensor:
+    """The same of all tokens of a picture; at newlines it is some place."""
+    return _places(layout.partition, layout.cell, start, states).clamp(min=0)
+
+
+def _chosen(features: Tensor, rows: Tensor | None, merge: Tensor | None) -> Tensor:
+    """The kept ones of a picture's (T, hidden) tokens."""
+    if rows is None:
+        return features
+    return features[rows] if merge is None else mixed(merge, features)
+
+
 def all_heads(rows: Tensor, attention: Any) -> Tensor:
-    """Attention rows of the heads of all ranks, (items, heads, keys), the same on every rank."""
+    """What was read of the heads of all ranks, (items, heads, ..., keys), the same on every rank."""
     if attention.tp_size == 1:
         return rows
     gathered: Tensor = tensor_model_parallel_all_gather(rows.contiguous(), dim=1)
     return gathered
+
+
+def agreed(rows: Tensor) -> Tensor:
+    """The first rank's choice, on every rank: as many indices everywhere."""
+    chosen: Tensor = get_tp_group().broadcast(rows)
+    return chosen
 
 
 def check_counts(embeddings: Sequence[Tensor], placeholders: list[int]) -> None:

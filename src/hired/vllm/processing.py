@@ -24,6 +24,8 @@ FIELD = "hired_image"
 """The field of a picture's processed data that says (width, height, visual tokens to keep), int64."""
 
 _ALPHA_KEY = "hired_alpha"
+_METHOD_KEY = "hired_method"
+_KEYS = (REQUEST_KEY, _ALPHA_KEY, _METHOD_KEY)
 
 
 class _Dummies(ProcessorInputs):  # type: ignore[misc]
@@ -96,16 +98,22 @@ class PrunedProcessor:
     def apply(self, inputs: ProcessorInputs, timing_ctx: Any) -> Any:
         """Processes one prompt.
 
-        The budget in force is written into the options, which enter the keys of all of vLLM's caches: the server's too,
-        because pictures that come with an id of their own are otherwise keyed by that alone.
+        The budget in force, alpha and the method are written into the options, which enter the keys of all of vLLM's
+        caches: the server's too, because pictures that come with an id of their own are otherwise keyed by that alone.
 
         Raises:
             BudgetError: the request's budget is invalid, above the server's, or leaves nothing of a picture.
             InputsError: pictures that are embeddings already.
         """
         options = inputs.hf_processor_mm_kwargs
-        budget = self.info.settings.requested(options)
-        pinned = {**options, REQUEST_KEY: written(budget), _ALPHA_KEY: str(self.info.settings.alpha)}
+        settings: Settings = self.info.settings
+        budget = settings.requested(options)
+        pinned = {
+            **options,
+            REQUEST_KEY: written(budget),
+            _ALPHA_KEY: str(settings.alpha),
+            _METHOD_KEY: settings.method,
+        }
         result = super().apply(replace(inputs, hf_processor_mm_kwargs=pinned), timing_ctx)  # type: ignore[misc]
         places = result["mm_placeholders"].get("image", ())
         if places and not isinstance(inputs, _Dummies):
@@ -130,7 +138,7 @@ class PrunedProcessor:
 
     def _apply_hf_processor_main(self, mm_items: Any, hf_kwargs: Mapping[str, object]) -> Any:
         budget = read(str(hf_kwargs[REQUEST_KEY]))
-        rest = {key: value for key, value in hf_kwargs.items() if key not in (REQUEST_KEY, _ALPHA_KEY)}
+        rest = {key: value for key, value in hf_kwargs.items() if key not in _KEYS}
         pictures = mm_items.get("image", ())
         if len(pictures) and not isinstance(pictures, ImageProcessorItems):
             raise InputsError("embeddings of pictures come without attention and cannot be pruned: send the pictures")

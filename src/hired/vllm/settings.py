@@ -9,12 +9,39 @@ from hired.core.budget import Budget, check_alpha
 from hired.core.layout import Layout
 from hired.costs.tokens import kept_tokens
 from hired.errors import BudgetError
+from hired.methods import METHODS, Method, resolve
 from hired.vllm.versions import check
 
 REQUEST_KEY = "hired_budget"
 """What a request names its own budget in `mm_processor_kwargs`."""
 
-_KEYS = ("budget", "alpha")
+_KEYS = ("budget", "alpha", "method")
+
+
+def _unfit(method: type[Method]) -> str | None:
+    """Why a method cannot be served, None where it can."""
+    if "question" in method.reads:
+        return "it reads the question, and vLLM encodes a picture once for all questions"
+    if not getattr(method, "exact", True):
+        return "it does not meet the budget to the token, and vLLM counts a picture's tokens before it is encoded"
+    return None
+
+
+SERVABLE = tuple(name for name, method in METHODS.items() if _unfit(method) is None)
+"""Names of the methods that a server can keep tokens by."""
+
+
+def check_method(name: object) -> str:
+    """The name as it is.
+
+    Raises:
+        BudgetError: no method of that name, or one that cannot be served.
+    """
+    if isinstance(name, str) and name in SERVABLE:
+        return name
+    why = _unfit(METHODS[name]) if isinstance(name, str) and name in METHODS else None
+    told = f"unknown method {name!r}" if why is None else f"method {name!r} cannot be served: {why}"
+    raise BudgetError(f"{told}; use one of {', '.join(SERVABLE)}")
 
 
 @dataclass(frozen=True)
@@ -23,11 +50,22 @@ class Settings:
 
     Attributes:
         budget: what an image may keep.
-        alpha: the full image's share of it.
+        alpha: the full image's share of it, for methods that take one.
+        method: what the tokens are chosen by, one of `SERVABLE`.
     """
 
     budget: Budget
     alpha: float = 0.5
+    method: str = "hired"
+
+    @property
+    def takes_alpha(self) -> bool:
+        """Whether `alpha` means anything to the method."""
+        return hasattr(self.chosen(), "alpha")
+
+    def chosen(self) -> Method:
+        """The method itself, as `hired.reduce` would make it."""
+        return resolve(self.method, "paper", self.alpha)
 
     @classmethod
     def of(cls, config: Any) -> "Settings | None":
@@ -43,10 +81,11 @@ class Settings:
         check()
         if not isinstance(given, Mapping) or "budget" not in given or not set(given) <= set(_KEYS):
             raise BudgetError(
-                f'"hired" in --hf-overrides must be {{"budget": ...}} and perhaps "alpha", got {given!r}:'
-                ' for example {"hired": {"budget": 0.2}}'
+                f'"hired" in --hf-overrides must be {{"budget": ...}} and perhaps "alpha" and "method", got'
+                f' {given!r}: for example {{"hired": {{"budget": 0.2}}}}'
             )
-        return cls(Budget.parse(given["budget"]), check_alpha(given.get("alpha", 0.5)))
+        alpha, method = check_alpha(given.get("alpha", 0.5)), check_method(given.get("method", "hired"))
+        return cls(Budget.parse(given["budget"]), alpha, method)
 
     def requested(self, kwargs: Mapping[str, Any]) -> Budget:
         """The budget of a request with these `mm_processor_kwargs`: its own, or the server's.
