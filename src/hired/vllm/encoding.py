@@ -18,7 +18,6 @@ from hired.encoding.readings import taps_for
 from hired.encoding.taps import Tap
 from hired.errors import HiredError, UnsupportedModelError
 from hired.methods.base import Method, merged_of, shares_of
-from hired.methods.hired import HiRED
 from hired.reduction.project import mixed
 from hired.vllm.geometry import geometry_of
 from hired.vllm.settings import Settings
@@ -170,8 +169,7 @@ class PrunedEncoder:
             Sorted (count,) int64 indices into its untouched tokens, None where all are kept.
         """
         kept = [None if image is None else self.method.select(image) for image in found.images]
-        # HiRED sorts equal rows, the same on every rank. Others sum first, which on a GPU may round differently.
-        return kept if isinstance(self.method, HiRED) else [None if rows is None else agreed(rows) for rows in kept]
+        return [None if rows is None else agreed(rows) for rows in kept]
 
     def _attention(self, taps: dict[str, Tap], layouts: Sequence[Layout]) -> list[Attention]:
         """What was read of each picture, of all heads; each rank of a tensor-parallel group computed some of them."""
@@ -290,9 +288,9 @@ def all_heads(rows: Tensor, attention: Any) -> Tensor:
 
 
 def agreed(rows: Tensor) -> Tensor:
-    """The first rank's choice, on every rank: as many indices everywhere."""
-    chosen: Tensor = get_tp_group().broadcast(rows)
-    return chosen
+    """The first rank's choice, on every rank of several: sums may round differently on each."""
+    group = get_tp_group()
+    return rows if group.world_size == 1 else group.broadcast(rows)
 
 
 def check_counts(embeddings: Sequence[Tensor], placeholders: list[int]) -> None:
