@@ -83,7 +83,7 @@ def test_alpha(name: str, alpha: Any) -> None:
 @pytest.mark.parametrize(
     ("setting", "value", "match"),
     [
-        ("method", "fastv", "unknown method 'fastv': use one of hired, published, uniform"),
+        ("method", "fastv", "unknown method 'fastv': use one of hired, glean, published"),
         ("variant", "papre", "unknown variant 'papre': use one of paper, published"),
         ("newlines", "yes", "newlines='yes': use one of 'drop', 'keep'"),
         ("positions", "2d", "positions='2d': use one of 'consecutive', 'original'"),
