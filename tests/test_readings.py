@@ -89,6 +89,7 @@ def test_readings_are_the_models_own(name: str, how: str) -> None:
         ids = inputs["input_ids"][rows[index]]
         last = int((ids == model.config.image_token_id).nonzero()[-1])
         assert torch.equal(image.question, table[ids[last + 1 :]])
+        assert torch.equal(image.pixels, part)
 
 
 @pytest.mark.parametrize("name", [name for name in models.ALL if name not in models.CASES])
@@ -109,6 +110,9 @@ def test_states_of_families_that_mix_patches_are_what_the_llm_sees(name: str) ->
             assert rows.shape[0] == image.layout.partitions
         if not family_of(model).tokenwise:
             assert image.attention.keys is None
+        if image.layout.partitions > 1 and name != "lfm2_vl":  # whose encoder takes patches
+            assert image.pixels is not None
+            assert image.pixels.shape[:2] == (image.layout.partitions, 3)
 
 
 def test_a_question_in_front_of_the_picture_is_found() -> None:

@@ -9,7 +9,7 @@ from hired.core.layout import Layout
 
 ATTENTION = ("first", "last", "middle", "received", "keys")
 """What a method may read in the encoder's attention: the fields of `Attention`."""
-OTHERS = ("states", "features", "question")
+OTHERS = ("states", "features", "question", "pixels")
 """What else it may read: fields of `Image`."""
 READINGS = ATTENTION + OTHERS
 
@@ -50,6 +50,8 @@ class Image:
         features: (T, hidden) what the LLM would see of each token.
         question: (Q, hidden) the LLM's embeddings of the text of this image's prompt: of what follows its last picture,
             or of all text where nothing does.
+        pixels: (P, channels, height, width) the partitions as the encoder got them; None also in families whose encoder
+            takes something else.
     """
 
     layout: Layout
@@ -60,3 +62,4 @@ class Image:
     states: Tensor | None = None
     features: Tensor | None = None
     question: Tensor | None = None
+    pixels: Tensor | None = None

@@ -11,6 +11,9 @@ from hired.compiling import untraced
 from hired.encoding.taps import Reading, Tap, active
 from hired.families.base import Encoder
 
+PIXELS = -1
+"""The key of the pixels among recorded states."""
+
 
 def taps_for(encoder: Encoder, reads: Collection[str], full: Tensor | None, *, keys: bool = True) -> dict[str, Tap]:
     """A tap for each of the readings in `hired.core.image.ATTENTION` that are asked for.
@@ -36,10 +39,18 @@ def taps_for(encoder: Encoder, reads: Collection[str], full: Tensor | None, *, k
 
 
 @contextmanager
-def recording(encoder: Encoder, reading: Reading) -> Iterator[dict[int, Tensor]]:
-    """The hidden states in `encoder.states` of the call made while the block runs under `reading`, by layer."""
-    found: dict[int, Tensor] = {}
+def recording(encoder: Encoder, reading: Reading) -> Iterator[dict[int, Any]]:
+    """The hidden states in `encoder.states` of the call made while the block runs under `reading`, by layer.
+
+    And, as `PIXELS`, what the encoder was called with.
+    """
+    found: dict[int, Any] = {}
     handles = []
+
+    @untraced
+    def called(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> None:
+        if active() is reading and kwargs is not None:
+            found[PIXELS] = args[0] if args else kwargs.get("pixel_values")
 
     def enter(layer: int) -> Any:
         # torch may call a hook that another thread is removing without the keywords it was registered for.
@@ -56,6 +67,7 @@ def recording(encoder: Encoder, reading: Reading) -> Iterator[dict[int, Tensor]]
             found[len(encoder.layers)] = output if isinstance(output, Tensor) else output[0]
 
     try:
+        handles.append(encoder.tower.register_forward_pre_hook(called, with_kwargs=True))
         for layer in encoder.states:
             if layer < len(encoder.layers):
                 handles.append(encoder.layers[layer].register_forward_pre_hook(enter(layer), with_kwargs=True))

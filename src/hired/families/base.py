@@ -225,7 +225,11 @@ class Family:
 
     def last_rows(self, rows: list[Tensor], encoder: Encoder, layouts: list[Layout]) -> list[Tensor]:
         """The last layer's scores by image, (P, heads, N), partitions in the order of the layout."""
-        each = torch.split(encoder.scores(torch.cat(rows)), [layout.partitions for layout in layouts])
+        return self.by_image(encoder.scores(torch.cat(rows)), layouts)
+
+    def by_image(self, batch: Tensor, layouts: list[Layout]) -> list[Tensor]:
+        """The encoder's batch, (partitions of all images, ...), by image, partitions in the order of the layout."""
+        each = torch.split(batch, [layout.partitions for layout in layouts])
         return [part.roll(1, 0) for part in each] if self.full_last else list(each)
 
 

@@ -59,7 +59,8 @@ def check_encoder(family: Family, model: Any, method: Method, narrowed: EncoderB
     Raises:
         UnsupportedModelError: an encoder that the family does not know, or that cannot be given a budget of its own.
     """
-    if not (set(method.reads) & set(ATTENTION) or (family.tokenwise and "states" in method.reads)):
+    inside = {*ATTENTION, "pixels", *(("states",) if family.tokenwise else ())}
+    if not inside & set(method.reads):
         return None
     encoder = family.parts(model)
     if narrowed is not None and not family.tokenwise:

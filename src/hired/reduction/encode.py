@@ -10,7 +10,7 @@ from hired.core.image import Attention
 from hired.core.layout import STRUCTURE, Layout
 from hired.core.transfer import moved_to
 from hired.encoding.altered import altered
-from hired.encoding.readings import by_patch, recording, taps_for
+from hired.encoding.readings import PIXELS, by_patch, recording, taps_for
 from hired.encoding.run import Cut, run
 from hired.encoding.taps import tapping
 from hired.errors import UnsupportedModelError
@@ -71,11 +71,15 @@ def _everything(plan: Plan, encoder: Encoder, reads: Collection[str]) -> Encoded
         name: (family.first_rows if name == "first" else family.last_rows)(tap.rows, encoder, layouts)
         for name, tap in taps.items()
     }
-    wanted = family.tokenwise and "states" in reads
+    given = states.get(PIXELS) if "pixels" in reads and family.batched else None
+    # Some encoders take patches in place of squares.
+    count = sum(layout.partitions for layout in layouts)
+    squares = given is not None and given.dim() == 4 and len(given) == count
     return Encoded(
         _attention(encoder, reads, rows, len(layouts)),
         features,
-        states=by_patch(encoder, states) if wanted else None,
+        states=by_patch(encoder, states) if family.tokenwise and "states" in reads else None,
+        pixels=family.by_image(given, layouts) if given is not None and squares else None,
     )
 
 
@@ -108,7 +112,12 @@ def _needed(plan: Plan, encoder: Encoder, reads: Collection[str]) -> Encoded:
     rows = {name: list(torch.split(row, counts)) for name, row in patches.rows.items()}
     if patches.first is not None:
         rows["first"] = list(patches.first)
-    found = Encoded(_attention(encoder, reads, rows, len(counts)), patches=patches, shares=shares)
+    found = Encoded(
+        _attention(encoder, reads, rows, len(counts)),
+        patches=patches,
+        shares=shares,
+        pixels=plan.family.by_image(pixels, plan.layouts) if "pixels" in reads else None,
+    )
     return replace(found, features=projected(plan, found, [None] * len(counts))) if "features" in reads else found
 
 

@@ -19,6 +19,7 @@ class Encoded:
         shares: (P,) int64 on the CPU, tokens of each partition for every image; None where the method has not told
             them.
         states: (partitions of all images, N, d) encoder outputs, where they were asked for and there are no `patches`.
+        pixels: one (P, channels, height, width) tensor an image, where they were asked for and are such.
     """
 
     attention: list[Attention]
@@ -26,6 +27,7 @@ class Encoded:
     patches: Patches | None = None
     shares: list[Tensor | None] | None = None
     states: Tensor | None = None
+    pixels: list[Tensor] | None = None
 
     def of(self, partition: Tensor, cell: Tensor) -> Tensor:
         """Encoder outputs of K patches, (K, d), by their partition among those of all images and their cell.

@@ -52,7 +52,10 @@ def _more(plan: Plan, encoded: Encoded, index: int, layout: Layout, start: int, 
         start: its first partition among those of all images.
         row: the row of the batch that it stands in.
     """
-    reads, found = plan.method.reads, {}
+    reads: tuple[str, ...] = plan.method.reads
+    found: dict[str, Tensor] = {}
+    if "pixels" in reads and encoded.pixels is not None:
+        found["pixels"] = encoded.pixels[index]
     if "features" in reads or ("states" in reads and not plan.family.tokenwise):
         if encoded.features is None:
             raise RuntimeError("the method reads features; the encoder stage made none")

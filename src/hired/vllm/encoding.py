@@ -147,6 +147,7 @@ class PrunedEncoder:
                     shares=shares[index],
                     states=self._states(states, picture, start, seen),
                     features=seen,
+                    pixels=batch[start : start + picture.layout.partitions] if "pixels" in reads else None,
                 )
                 if not picture.untouched
                 else None
