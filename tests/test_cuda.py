@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import hired
+from hired.methods import METHODS
 from hired.reduction import assemble, encode, plan, project, select
 from tests.support import models, pictures
 
@@ -95,3 +96,28 @@ def test_nothing_waits_between_encoder_and_prefill(name: str, newlines: Any) -> 
     assert after == []
     # Which partitions are alike, and how many tokens each keeps.
     assert len(encoding) <= 2, encoding
+
+
+WAITING = ("published", "holov", "globalcom2", "cdpruner")
+"""Methods that ask the device for a number: how many tokens there are, quotas, how long the question is."""
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_every_method_meets_the_budget(method: str, dtype: torch.dtype) -> None:
+    model, inputs = both("llava_next", dtype)
+    reduced = hired.reduce(model, inputs, 9, method=method)
+    if getattr(METHODS[method], "exact", True):
+        assert [entry.tokens_kept for entry in reduced.selection] == [9, 9, 9]
+    assert model.generate(**reduced, **GREEDY).shape[1] == reduced["input_ids"].shape[1] + 5
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if name not in WAITING])
+def test_methods_wait_for_nothing(method: str) -> None:
+    model, inputs = both("llava_next")
+    made = plan(model, inputs, 0.3, method=method)
+    encoded = encode(made)
+    with waits() as after:
+        kept = select(made, encoded)
+        assemble(made, encoded, kept, project(made, encoded, kept))
+    assert after == []

@@ -36,7 +36,7 @@ def shown_by_full(pixels: Tensor, layout: Layout) -> Tensor:
     whole, lost, count = sums[:, :-1].unbind()
     # Beside the usual loss in the picture, so that flat places show nothing.
     usual = lost.sum() / count.sum().clamp(min=1)
-    found: Tensor = (whole - lost).clamp(min=0) / (lost + usual * count).clamp(min=1e-12)
+    found: Tensor = (whole - 2 * lost).clamp(min=0) / (lost + usual * count).clamp(min=1e-12)
     return found
 
 

@@ -28,11 +28,10 @@ class CDPruner:
     def select(self, image: Image) -> Tensor:
         """Sorted (K,) int64 indices of the kept tokens."""
         real = patches(image.layout)
-        features = need(image.features, "features")
-        features = features[real.to(features.device)]
-        relevant = relevance(features, need(image.question, "question").to(features.device))
+        features = need(image.features, "features")[real]
+        relevant = relevance(features, need(image.question, "question"))
         order = by_determinant(conditioned(cosine(features), relevant), min(image.total, len(real)))
-        return in_order(real[order.to(real.device)], image)
+        return in_order(real[order], image)
 
 
 def relevance(features: Tensor, text: Tensor) -> Tensor:

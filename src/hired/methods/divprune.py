@@ -25,6 +25,5 @@ class DivPrune:
     def select(self, image: Image) -> Tensor:
         """Sorted (K,) int64 indices of the kept tokens."""
         real = patches(image.layout)
-        features = need(image.features, "features")[real.to(need(image.features, "features").device)]
-        order = by_distance(1 - cosine(features), min(image.total, len(real)))
-        return in_order(real[order.to(real.device)], image)
+        distance = 1 - cosine(need(image.features, "features")[real])
+        return in_order(real[by_distance(distance, min(image.total, len(real)))], image)

@@ -31,8 +31,7 @@ class HoloV:
         """Sorted (K,) int64 indices of the kept tokens. Waits for the device once, for the runs' scores."""
         real = patches(image.layout)
         scores = final_scores(image)[real]
-        features = need(image.features, "features")
-        features = features[real.to(features.device)].to(scores.device)
+        features = need(image.features, "features")[real]
         parts = [len(part) for part in torch.tensor_split(torch.arange(len(real)), min(self.runs, len(real)))]
         weights = run_scores(scores, features, parts).cpu()
         shares = quotas(weights, torch.tensor(parts), min(image.total, len(real)))

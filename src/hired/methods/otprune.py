@@ -25,9 +25,8 @@ class OTPrune:
     def select(self, image: Image) -> Tensor:
         """Sorted (K,) int64 indices of the kept tokens."""
         real = patches(image.layout)
-        features = need(image.features, "features")
-        order = by_determinant(transported(features[real.to(features.device)]), min(image.total, len(real)))
-        return in_order(real[order.to(real.device)], image)
+        kernel = transported(need(image.features, "features")[real])
+        return in_order(real[by_determinant(kernel, min(image.total, len(real)))], image)
 
 
 def transported(features: Tensor) -> Tensor:

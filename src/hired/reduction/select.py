@@ -29,11 +29,11 @@ def images(plan: Plan, encoded: Encoded) -> Iterator[Image | None]:
         if placed is None or total is None:
             yield None
             continue
-        read = next((rows for rows in vars(attention).values() if rows is not None), None)
-        if attention.last is not None:
-            placed = placed.to(attention.last.device)
+        read = [rows for rows in vars(attention).values() if rows is not None]
+        if read:  # all of one device, but for what a model spread over several hands on
+            placed = placed.to(read[-1].device)
         yield Image(
-            layout=placed if read is None else placed.to(read.device),
+            layout=placed,
             attention=attention,
             total=total,
             newlines=plan.newlines,
@@ -65,7 +65,7 @@ def _more(plan: Plan, encoded: Encoded, index: int, layout: Layout, start: int, 
         found["states"] = encoded.of(layout.partition + start, layout.cell) if tokenwise else found["features"]
     if "question" in reads:
         found["question"] = question(plan, row)
-    return found
+    return {name: moved_to(layout.partition.device, value) for name, value in found.items()}
 
 
 def question(plan: Plan, row: int) -> Tensor:
