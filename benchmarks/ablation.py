@@ -19,6 +19,7 @@ from torch import Tensor
 
 from hired.cli import loading, output
 from hired.core.choose import in_order, patches
+from hired.core.greedy import by_determinant
 from hired.core.image import Image
 from hired.core.layout import STRUCTURE
 from hired.core.novelty import novelty
@@ -27,12 +28,15 @@ from hired.evaluation.run import evaluate
 from hired.machine import machine
 from hired.methods import METHODS, Method
 from hired.methods.base import final_scores, need
+from hired.methods.cdpruner import conditioned
+from hired.methods.glean import ground, importance
 
 HERE = Path(__file__).parent
 FILE = HERE / "ablation.json"
 PAGE = HERE.parent / "docs" / "glean.md"
 BUDGETS = (0.2, 0.1, 0.05, 0.03)
 COLUMNS = (("tiny", "forms"), ("tiny", "dense"), ("tiny_aya", "forms"))
+"""Models and tasks."""
 
 
 @dataclass(frozen=True)
@@ -42,16 +46,17 @@ class Variant:
     Attributes:
         power: exponent of the attention.
         over: what a partition's attention is divided by: "mean", or "nothing".
-        full: what the full image's is multiplied by; None for one over the number of sub-images.
+        full: what the full image's is multiplied by: "shown" for what it shows of the contrast beneath, "ground" for
+            one over the number of sub-images, or a number.
         new: "all" for novelty over the whole picture, "partition" for inside each partition alone, "none".
     """
 
     power: float = 0.5
     over: str = "mean"
-    full: float | None = None
+    full: float | str = "shown"
     new: str = "all"
     name: ClassVar[str] = "variant"
-    reads: ClassVar[tuple[str, ...]] = ("last", "states")
+    reads: ClassVar[tuple[str, ...]] = ("last", "states", "pixels")
 
     def select(self, image: Image) -> Tensor:
         """Sorted (K,) int64 indices of the kept tokens."""
@@ -61,8 +66,12 @@ class Variant:
         if self.over == "mean":
             sums = torch.zeros(layout.partitions).scatter_add_(0, part, scores)
             scores = scores / (sums / torch.tensor(layout.capacity).clamp(min=1))[part]
-        factor = 1 / max(layout.partitions - 1, 1) if self.full is None else self.full
-        scores = torch.where(part == 0, scores * factor, scores)
+        if layout.partitions > 1:
+            seen = image if self.full == "shown" else replace(image, pixels=None)
+            counts = (
+                ground(seen) if isinstance(self.full, str) else torch.full((layout.cells_per_partition,), self.full)
+            )
+            scores = scores * torch.where(part == 0, counts[layout.cell[real].clamp(max=len(counts) - 1)], 1.0)
         states = need(image.states, "states")[real]
         if self.new == "all":
             scores = scores * novelty(scores, states)
@@ -92,7 +101,7 @@ class Planted:
     mass: float = 0.6
     norm: float = 20.0
     name: ClassVar[str] = "planted"
-    reads: ClassVar[tuple[str, ...]] = ("first", "last", "keys", "states", "features")
+    reads: ClassVar[tuple[str, ...]] = ("first", "last", "keys", "states", "features", "pixels")
 
     def select(self, image: Image) -> Tensor:
         """Sorted (K,) int64 indices of the kept tokens."""
@@ -121,16 +130,12 @@ class Greedy:
     """`glean`'s scores in a determinantal point process's own greedy search, a loop over kept tokens."""
 
     name: ClassVar[str] = "greedy"
-    reads: ClassVar[tuple[str, ...]] = ("last", "states")
+    reads: ClassVar[tuple[str, ...]] = ("last", "states", "pixels")
 
     def select(self, image: Image) -> Tensor:
         """Sorted (K,) int64 indices of the kept tokens."""
-        from hired.core.greedy import by_determinant
-        from hired.methods.cdpruner import conditioned
-        from hired.methods.glean import amplitudes
-
-        layout, real = image.layout, patches(image.layout)
-        scores = amplitudes(final_scores(image)[real], layout.partition[real], layout.partitions)
+        real = patches(image.layout)
+        scores = importance(image, real)
         kernel = conditioned(cosine(need(image.states, "states")[real]), scores / scores.max())
         return in_order(real[by_determinant(kernel, min(image.total, len(real)))], image)
 
@@ -142,6 +147,7 @@ VARIANTS: dict[str, Method] = {
     "attention itself, not its root": Variant(power=1.0),
     "no attention": Variant(power=0.0),
     "partitions not evened out": Variant(over="nothing"),
+    "the full image's tokens count for a k-th": Variant(full="ground"),
     "the full image as any sub-image": Variant(full=1.0),
     "half of that": Variant(full=0.5),
     "a quarter of that": Variant(full=0.25),

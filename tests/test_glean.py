@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 import hired
 from hired import forms
 from hired.core import novelty as module
+from hired.core.detail import shown_by_full
 from hired.core.image import Attention, Image
 from hired.core.layout import Layout
 from hired.core.novelty import novelty
@@ -114,3 +115,53 @@ def test_the_ablation_starts_from_glean(size: tuple[int, int], total: int) -> No
         layout, Attention(last=rows), total, "drop", states=torch.randn(layout.tokens_full, 6, generator=draw)
     )
     assert Glean().select(image).tolist() == Variant().select(image).tolist()
+
+
+CUT = (64, 64)
+"""A picture that the tiny LLaVA-NeXT cuts into 2 x 2 sub-images of 32 pixels, 4 x 4 patches each."""
+
+
+def drawn(canvas: torch.Tensor) -> torch.Tensor:
+    """(5, 3, 32, 32) partitions of a (64, 64) picture; what the full image shows does not matter."""
+    tiles = canvas.view(2, 32, 2, 32).transpose(1, 2).reshape(4, 1, 32, 32).expand(-1, 3, -1, -1)
+    return torch.cat((torch.zeros(1, 3, 32, 32), tiles))
+
+
+def test_what_the_full_image_shows_of_a_page() -> None:
+    """Print of single pixels is lost in shrinking, an edge is shown, and blank paper has nothing to show."""
+    layout = layout_of(*CUT)
+    assert layout.grid == (2, 2)
+    canvas = torch.zeros(64, 64)
+    y, x = torch.meshgrid(torch.arange(64), torch.arange(64), indexing="ij")
+    canvas[:32, :32] = ((y + x) % 2).float()[:32, :32]  # the first sub-image: the full image's upper left cells
+    canvas[36:60, 36:60] = 1.0  # the last one: a square, whose edges lie inside of patches
+    found = shown_by_full(drawn(canvas), layout).view(4, 4)
+    assert bool((found[:2, :2] == 0).all())
+    assert bool((found[2:, 2:] > 1).any())
+    assert bool((found[:2, 2:] == 0).all())
+
+
+def test_cells_are_found_beneath_by_their_pixels() -> None:
+    """An edge in one patch of one sub-image tells of the cell of the full image that shows this place, and no other."""
+    layout = layout_of(*CUT)
+    for row in range(8):
+        canvas = torch.zeros(64, 64)
+        canvas[8 * row : 8 * row + 4, 20:24] = 1.0  # column 2 of 8 patches, row `row`
+        canvas[8 * row + 4, 20] = 1.0
+        found = shown_by_full(drawn(canvas), layout).view(4, 4)
+        assert found.nonzero().tolist() in ([[row // 2, 1]], []), row
+
+
+def test_large_things_bring_the_full_image_back() -> None:
+    """The same attention and states: more of the full image where the pixels show large things."""
+    layout = layout_of(*CUT)
+    draw = torch.Generator().manual_seed(1)
+    rows = torch.rand(layout.partitions, 2, layout.cells_per_partition, generator=draw)
+    states = torch.randn(layout.tokens_full, 64, generator=draw)
+    y, x = torch.meshgrid(torch.arange(64), torch.arange(64), indexing="ij")
+    fine, coarse = ((y + x) % 2).float(), ((y // 12 + x // 12) % 2).float()
+    counts = []
+    for canvas in (fine, coarse):
+        image = Image(layout, Attention(last=rows), 40, "drop", states=states, pixels=drawn(canvas))
+        counts.append(int((layout.partition[Glean().select(image)] == 0).sum()))
+    assert counts[0] < counts[1]

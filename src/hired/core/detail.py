@@ -9,11 +9,11 @@ from hired.core.transfer import moved_to
 
 
 def shown_by_full(pixels: Tensor, layout: Layout) -> Tensor:
-    """For every cell of the full image, the contrast that it shows over the contrast that is lost in shrinking.
+    """For every cell of the full image, by how much the contrast that it shows outweighs the contrast that is lost.
 
     Each sub-image is shrunk to the full image's resolution and grown again; what is left of the variance inside of a
-    token's patch is shown, the rest is lost. Small print and fine texture are lost, large shapes shown; where there is
-    no contrast, nothing is shown.
+    token's patch is shown, the rest is lost: (shown - lost) / lost. Small print and fine texture are lost, large shapes
+    shown; where there is no contrast, nothing is shown.
 
     Args:
         pixels: (P, channels, height, width) the partitions as the encoder got them, the full image first.

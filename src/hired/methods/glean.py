@@ -22,14 +22,21 @@ class Glean:
 
     def select(self, image: Image) -> Tensor:
         """Sorted (K,) int64 indices of the kept tokens; K == `image.total` unless R is smaller. Waits for nothing."""
-        layout, real = image.layout, patches(image.layout)
-        scores = amplitudes(final_scores(image)[real], layout.partition[real], layout.partitions)
-        if layout.partitions > 1:
-            counts = ground(image)
-            full = layout.partition[real] == 0
-            scores = scores * torch.where(full, counts[layout.cell[real].clamp(max=len(counts) - 1)], 1.0)
+        real = patches(image.layout)
+        scores = importance(image, real)
         scores = scores * novelty(scores, need(image.states, "states")[real])
         return in_order(real[scores.argsort(descending=True, stable=True)], image)
+
+
+def importance(image: Image, real: Tensor) -> Tensor:
+    """(R,) float32 what patch tokens, (R,) int64 `real`, are ranked by before novelty."""
+    layout = image.layout
+    scores = amplitudes(final_scores(image)[real], layout.partition[real], layout.partitions)
+    if layout.partitions == 1:
+        return scores
+    counts = ground(image)
+    full = layout.partition[real] == 0
+    return scores * torch.where(full, counts[layout.cell[real].clamp(max=len(counts) - 1)], 1.0)
 
 
 def amplitudes(scores: Tensor, partition: Tensor, partitions: int) -> Tensor:
