@@ -1,7 +1,9 @@
 """Second stage: one run of the vision encoder, reading attention on the way."""
 
 from collections.abc import Collection, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -65,21 +67,24 @@ def _everything(plan: Plan, encoder: Encoder, reads: Collection[str]) -> Encoded
     family, layouts = plan.family, plan.layouts
     full = family.full_images(layouts) if family.batched else None
     taps = taps_for(encoder, reads, full, keys=family.tokenwise)
-    with tapping(encoder.tower, list(taps.values())) as reading, recording(encoder, reading) as states:
+    states: dict[int, Any] = {}
+    with ExitStack() as stack:
+        reading = stack.enter_context(tapping(encoder.tower, list(taps.values())))
+        if {"states", "pixels"} & {*reads}:
+            states = stack.enter_context(recording(encoder, reading))
         features = _features(plan)
     rows = {
         name: (family.first_rows if name == "first" else family.last_rows)(tap.rows, encoder, layouts)
         for name, tap in taps.items()
     }
-    given = states.get(PIXELS) if "pixels" in reads and family.batched else None
-    # Some encoders take patches in place of squares.
-    count = sum(layout.partitions for layout in layouts)
-    squares = given is not None and given.dim() == 4 and len(given) == count
+    pixels = states.get(PIXELS) if "pixels" in reads and family.batched else None
+    if pixels is not None and (pixels.dim() != 4 or len(pixels) != sum(layout.partitions for layout in layouts)):
+        pixels = None  # an encoder that takes patches in place of squares
     return Encoded(
         _attention(encoder, reads, rows, len(layouts)),
         features,
         states=by_patch(encoder, states) if family.tokenwise and "states" in reads else None,
-        pixels=family.by_image(given, layouts) if given is not None and squares else None,
+        pixels=None if pixels is None else family.by_image(pixels, layouts),
     )
 
 
