@@ -57,10 +57,10 @@ def amplitudes(scores: Tensor, partition: Tensor, partitions: int) -> Tensor:
 def ground(image: Image) -> Tensor:
     """(N,) what the full image's tokens count for, beside one of a sub-image: between 1 / k and 1.
 
-    A token of the full image shows as much ground as one of each of the k sub-images together, on a k-th of the pixels:
-    it counts for a k-th, times what it shows of the contrast there for what it loses.
+    A token of the full image shows as much ground as one of each of the k sub-images together, on a k-th of the pixels.
+    Where small things lie there, it counts for a k-th; the more of their contrast it keeps, the more it counts.
     """
     tiles = image.layout.partitions - 1
     if image.pixels is None:
         return torch.full((image.layout.cells_per_partition,), 1 / tiles, device=image.layout.partition.device)
-    return (shown_by_full(image.pixels, image.layout) / tiles).clamp(min=1 / tiles, max=1.0)
+    return shown_by_full(image.pixels, image.layout).clamp(min=1 / tiles, max=1.0)
