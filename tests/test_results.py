@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
-from benchmarks import speed_table
+from benchmarks import leaderboard_page, speed_table
 from benchmarks.table import PAGE, page, table
+
+from hired.methods import METHODS
 
 ROOT = Path(__file__).parents[1]
 RESULTS = sorted((ROOT / "benchmarks").glob("*.json"))
@@ -43,3 +45,35 @@ def test_rows_are_consistent(path: Path) -> None:
     for row in json.loads(path.read_text())["results"]:
         assert row["exact_match"] == pytest.approx(row["correct"] / row["n"], abs=1e-4)
         assert row["budget"] > 0
+
+
+BOARD = sorted(leaderboard_page.FOLDER.glob("*/*/*.json"))
+
+
+def test_leaderboard_page_is_up_to_date() -> None:
+    assert leaderboard_page.PAGE.read_text() == leaderboard_page.page()
+
+
+@pytest.mark.parametrize("path", BOARD, ids=lambda path: "/".join(path.parts[-3:]))
+def test_rows_of_the_leaderboard_are_consistent(path: Path) -> None:
+    content = json.loads(path.read_text())
+    assert (content["model"], content["task"], content["method"]) == (*path.parts[-3:-1], path.stem)
+    assert content["versions"]["transformers"]
+    assert content["machine"]
+    for row in content["results"]:
+        assert row["method"] == path.stem
+        assert row["n"] >= 1000
+        assert row["exact_match"] == pytest.approx(row["correct"] / row["n"], abs=1e-4)
+        assert row["low"] <= row["exact_match"] <= row["high"]
+    # At equal tokens: a method that meets the budget keeps as many as HiRED.
+    theirs = {row["budget"]: row["tokens"] for row in json.loads(path.with_stem("hired").read_text())["results"]}
+    for row in content["results"]:
+        if getattr(METHODS.get(path.stem), "exact", path.stem != "smaller"):
+            assert row["tokens"] == theirs[row["budget"]]
+        else:
+            assert row["tokens"] <= theirs[row["budget"]]
+
+
+def test_every_method_is_on_the_leaderboard() -> None:
+    for model, task in leaderboard_page.measured():
+        assert set(METHODS) <= set(leaderboard_page.results(model, task)), (model, task)
