@@ -83,7 +83,7 @@ def main() -> None:
     parser.add_argument("--drop", type=float, default=0.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--adamw", action="store_true")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--float32", action="store_true", help="for CPUs without instructions for bfloat16")
     parser.add_argument("--start", help=f"begin from this run's model, past the curriculum, or {SHIPPED}")
     parser.add_argument("--encoder", default="encoder")

@@ -18,7 +18,7 @@ from transformers import (
 
 from hired.forms import GRIDS, TILE, best_grid, grid_mapping
 from training.build import TEMPLATE, language, tokenizer, vision
-from training.recipes.base import NEWLINE, PATCH, ROOT, SIDE, Recipe, View, normalise, tiles_of
+from training.recipes.base import NEWLINE, PATCH, ROOT, SIDE, Recipe, View, load_matching, normalise, tiles_of
 
 
 class LlavaNext(Recipe):
@@ -111,6 +111,31 @@ class LlavaNext(Recipe):
                 hidden = layer(hidden, attention_mask=None)
             out.append(hidden[:, 1:])
         return torch.cat(out)
+
+    @torch.no_grad()
+    def begin(self, module: nn.Module) -> None:
+        """Takes the weights of the edition before this one; rows of the tables of tokens by the tokens' names."""
+        folder = ROOT / "training" / "runs" / "first"
+        old: Any = LlavaNextForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+        part: Any = module
+        if isinstance(module, CLIPVisionModel):
+            load_matching(module, old.model.vision_tower.state_dict())
+            return
+        new = {k: v for k, v in old.state_dict().items() if "vision_tower" not in k and v.ndim < 2}
+        tower = part.model.vision_tower.state_dict()
+        known = PreTrainedTokenizerFast.from_pretrained(folder).get_vocab()
+        for name, p in part.state_dict().items():
+            if "vision_tower" in name or name in new:
+                continue
+            value = old.state_dict()[name]
+            if "embed_tokens" in name or "lm_head" in name:
+                table = p.clone()
+                for token, row in self.tokenizer().get_vocab().items():
+                    if token in known:
+                        table[row] = value[known[token]]
+                value = table
+            new[name] = value
+        part.load_state_dict({**new, **{f"model.vision_tower.{k}": v for k, v in tower.items()}})
 
     def visual(self, model: Any, patches: Tensor) -> Tensor:
         return torch.cat([model.model.multi_modal_projector(patches).flatten(0, 1), model.model.image_newline[None]])
