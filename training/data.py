@@ -81,9 +81,7 @@ def partitions(p: Page, recipe: Recipe, lattice: bool = False) -> list[Partition
             pixels[i], np.full((SIDE, SIDE), -1, np.int64), np.zeros((SLOTS, SIDE, SIDE), np.int64), float(view.tile)
         )
         seen = [_label_field(part, _moved(f.box, view), f, view, n) for n, f in enumerate(p.fields)]
-        seen += [
-            _label_thing(part, _moved(t.box, view), t, n) for n, t in enumerate(p.things, start=len(p.fields))
-        ]
+        seen += [_label_thing(part, _moved(t.box, view), t, n) for n, t in enumerate(p.things, start=len(p.fields))]
         if lattice:
             for n, near in beside.items():
                 patches = part.owner == n
@@ -112,7 +110,7 @@ def _label_field(part: Partition, box: Box, line: Field, view: View, number: int
         share, cover = area / ((b[2] - b[0]) * (b[3] - b[1])), area / PATCH**2
         part.slots[slot][(share >= 0.18) | (cover >= 0.25)] = IGNORE
         if legible and _inside(b) >= 0.85:
-            part.slots[slot][(share >= 0.35) | (cover >= 0.5)] = int(digit) + 1
+            part.slots[slot][(share >= min(0.35, 0.85 * share.max())) | (cover >= 0.5)] = int(digit) + 1
     return legible_key
 
 

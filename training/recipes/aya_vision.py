@@ -62,8 +62,8 @@ class AyaVision(Recipe):
     layered = False
 
     def tokenizer(self) -> PreTrainedTokenizerFast:
-        """That of the model that ships, and the tags behind it."""
-        return tokenizer(TAGS)
+        """That of the first edition of the model that ships, and the tags behind it."""
+        return tokenizer(TAGS, scenes=False)
 
     def processor(self) -> AyaVisionProcessor:
         """96-pixel partitions, at most four tiles, mean and deviation 0.5."""

@@ -18,7 +18,7 @@ MOST = 100_000
 """Pictures, or tokens of an answer, in one evaluation: more do not fit into memory."""
 
 _CHOICES = {
-    "task": ("forms", "dense"),
+    "task": ("forms", "dense", "large", "shapes", "layout", "mixed"),
     "fonts": ("train", "unseen"),
     "newlines": ("drop", "keep"),
     "positions": (None, "consecutive", "original"),
@@ -31,7 +31,7 @@ class Settings:
     """What to measure.
 
     Attributes:
-        task: ``forms`` or ``dense``, see `hired.forms`.
+        task: ``forms``, ``dense``, ``large``, ``shapes``, ``layout`` or ``mixed``, see `hired.forms`.
         budgets: Shares, or tokens a picture.
         methods: Names of `METHODS` and `CHECKS`.
         limit: How many pictures.

@@ -95,7 +95,7 @@ def _gradient(rng: Generator, h: int, w: int) -> np.ndarray:
 def _blobs(rng: Generator, h: int, w: int) -> np.ndarray:
     """Blurred patches of colour, as of things out of focus."""
     field = np.zeros((h, w, 3), np.float32)
-    y, x = np.mgrid[0:1 : h * 1j, 0:1 : w * 1j]
+    y, x = np.mgrid[0 : 1 : h * 1j, 0 : 1 : w * 1j]
     for _ in range(rng.integers(3, 8)):
         cx, cy = rng.uniform(0, 1, size=2)
         rx, ry = rng.uniform(0.06, 0.35, size=2)

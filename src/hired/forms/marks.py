@@ -51,7 +51,8 @@ def _outline(name: str) -> np.ndarray:
         return np.array([(0.5, 0.02), (1.0, 0.96), (0.0, 0.96)])
     if name == "cross":
         a, b = 0.34, 0.66
-        return np.array([(a, 0), (b, 0), (b, a), (1, a), (1, b), (b, b), (b, 1), (a, 1), (a, b), (0, b), (0, a), (a, a)])
+        corners = [(a, 0), (b, 0), (b, a), (1, a), (1, b), (b, b), (b, 1), (a, 1), (a, b), (0, b), (0, a), (a, a)]
+        return np.array(corners)
     if name == "star":
         tips = np.arange(10) * np.pi / 5 - np.pi / 2
         reach = np.where(np.arange(10) % 2 == 0, 0.52, 0.21)
