@@ -35,10 +35,8 @@ from training.recipes.base import SIDE, normalise
 RUNS = Path(__file__).resolve().parent / "runs"
 """Checkpoints and logs; not committed."""
 SHIPPED = "shipped"
-"""The name under which `--start` takes finished weights: for the model that ships, those of its first edition in
-`FIRST`; for the other one, the model that ships."""
-FIRST = RUNS / "first"
-"""A copy of the weights that shipped before; see the README."""
+"""The name under which `--start` takes finished weights: for the model that ships, those of its first edition; for
+the other one, the model that ships."""
 
 
 class Heads(nn.Module):
@@ -68,7 +66,7 @@ class Layout(nn.Module):
         self.heads = nn.ModuleList(nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 15)) for _ in range(layers))
 
     def forward(self, summaries: list[Tensor], ink: Tensor, pixels: Tensor) -> Tensor:
-        """Loss; the first layer, which has the least to go by, weighs half.
+        """Loss; the first layer weighs most, so that its attention is on what is drawn from the start.
 
         Args:
             summaries: (n, width) the CLS token after each layer.
@@ -87,7 +85,7 @@ class Layout(nn.Module):
             look = F.smooth_l1_loss(told[:, 9:], looks, beta=0.2, reduction="none") * shown
             where = F.smooth_l1_loss(told[:, :9], place, beta=0.2) if i else 0.0
             each.append(look.mean() + where)
-        return torch.stack([each[0], torch.stack(each[1:]).mean()]).mean()
+        return 1.5 * each[0] + 0.5 * torch.stack(each[1:]).mean()
 
 
 def mean_of(each: Tensor, weight: Tensor) -> Tensor:

@@ -18,7 +18,21 @@ from transformers import (
 
 from hired.forms import GRIDS, TILE, best_grid, grid_mapping
 from training.build import TEMPLATE, language, tokenizer, vision
-from training.recipes.base import NEWLINE, PATCH, ROOT, SIDE, Recipe, View, load_matching, normalise, tiles_of
+from training.recipes.base import (
+    NEWLINE,
+    PATCH,
+    ROOT,
+    SIDE,
+    Recipe,
+    View,
+    copy_rows,
+    load_matching,
+    normalise,
+    tiles_of,
+)
+
+FIRST = ROOT / "training" / "runs" / "first"
+"""A copy of the weights that shipped before; see the README."""
 
 
 class LlavaNext(Recipe):
@@ -115,27 +129,18 @@ class LlavaNext(Recipe):
     @torch.no_grad()
     def begin(self, module: nn.Module) -> None:
         """Takes the weights of the edition before this one; rows of the tables of tokens by the tokens' names."""
-        folder = ROOT / "training" / "runs" / "first"
-        old: Any = LlavaNextForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+        old: Any = LlavaNextForConditionalGeneration.from_pretrained(FIRST, dtype=torch.float32)
         part: Any = module
         if isinstance(module, CLIPVisionModel):
             load_matching(module, old.model.vision_tower.state_dict())
             return
-        new = {k: v for k, v in old.state_dict().items() if "vision_tower" not in k and v.ndim < 2}
-        tower = part.model.vision_tower.state_dict()
-        known = PreTrainedTokenizerFast.from_pretrained(folder).get_vocab()
-        for name, p in part.state_dict().items():
-            if "vision_tower" in name or name in new:
-                continue
-            value = old.state_dict()[name]
-            if "embed_tokens" in name or "lm_head" in name:
-                table = p.clone()
-                for token, row in self.tokenizer().get_vocab().items():
-                    if token in known:
-                        table[row] = value[known[token]]
-                value = table
-            new[name] = value
-        part.load_state_dict({**new, **{f"model.vision_tower.{k}": v for k, v in tower.items()}})
+        new, known = self.tokenizer().get_vocab(), PreTrainedTokenizerFast.from_pretrained(FIRST).get_vocab()
+        own, before = part.state_dict(), old.state_dict()
+        for name, value in own.items():
+            if name.endswith(("embed_tokens.weight", "lm_head.weight")):
+                copy_rows(value, before[name], new, known)
+            elif "vision_tower" not in name:
+                value.copy_(before[name])
 
     def visual(self, model: Any, patches: Tensor) -> Tensor:
         return torch.cat([model.model.multi_modal_projector(patches).flatten(0, 1), model.model.image_newline[None]])
