@@ -11,6 +11,8 @@ pytest.importorskip("matplotlib")
 
 from hired import forms
 from hired.errors import BudgetError
+from hired.evaluation import Settings
+from hired.evaluation.samples import samples
 from hired.forms.geometry import best_grid, grid_mapping
 
 Box = tuple[float, float, float, float]
@@ -203,3 +205,15 @@ def test_other_values_are_refused(options: dict[str, object]) -> None:
 def test_other_seeds_are_refused(seed: object) -> None:
     with pytest.raises(BudgetError):
         forms.page(seed)  # type: ignore[arg-type]
+
+
+@each_task
+def test_every_task_is_measured_on_all_its_kinds_of_questions(task: forms.Task) -> None:
+    found = samples(Settings(task=task, limit=60))
+    kinds: set[str] = set()
+    for sample in found:
+        page = forms.page(sample.seed, task=task)
+        assert (sample.question, sample.answer) in {(q.text, q.answer) for q in page.questions}
+        assert sample.ink == page.ink
+        kinds |= {" ".join(q.text.split()[:2]) for q in page.questions}
+    assert {" ".join(sample.question.split()[:2]) for sample in found} == kinds
