@@ -113,7 +113,7 @@ def style() -> Style:
         slanted = [f for f in faces if f not in upright]
         # Seven upright to one slanted: the pages that are measured show no italics.
         drawn += [upright[i % len(upright)] for i in range(7)] + slanted[:1]
-    return Style(tuple(drawn), sizes=(8.6, 12.5), textured=0.35, worn=0.3)
+    return Style(tuple(drawn), sizes=(8.7, 12.0), textured=0.35, worn=0.2)
 
 
 def missing() -> list[str]:
