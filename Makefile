@@ -132,7 +132,7 @@ bench-serve: $(SERVED)/.dev  ## measure vLLM servers again on the CPU (half an h
 train: $(VENV)/.dev  ## train the shipped model again (hours on two cores; resumes where it stopped)
 	$(BIN)/python -m training.fonts
 	$(BIN)/python -m training.encoder --minutes 57 --lr 1.5e-3 --start shipped --name encoder
-	$(BIN)/python -m training.llm --minutes 45 --lr 1.5e-3 --tokens 8000 --start shipped --encoder encoder --name llm
+	$(BIN)/python -m training.llm --minutes 46 --lr 1.5e-3 --tokens 8000 --start shipped --encoder encoder --name llm
 	$(BIN)/python -m training.record encoder llm
 
 AYA := --model aya-vision --start shipped --float32 --adamw --lr 1.5e-3

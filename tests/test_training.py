@@ -166,7 +166,7 @@ def test_questions_know_what_they_are_about(task: forms.Task) -> None:
             if question.text.startswith("What shape"):
                 assert list(forms.COLOURS)[asked.hue] == page.things[asked.look - len(page.fields)].colour
             if not question.text.startswith("How many"):
-                assert page.ink[asked.look] == question.boxes[-1]
+                assert page.ink[asked.look] == question.boxes[0]
 
 
 def test_every_question_can_be_put_in_other_words() -> None:
@@ -186,6 +186,8 @@ def test_attention_that_lies_on_what_is_asked_costs_nothing() -> None:
     weights = torch.zeros(1, 6, batch["tail"].shape[1], batch["ids"].shape[1])
     for t, (look, digit) in enumerate(zip(batch["look"][0], batch["digit"][0], strict=True)):
         right = (owner == look) & (batch["place"][0] >= 0)
+        if batch["full"][0, t] > 0:
+            right &= ~batch["tile"].flatten()[batch["place"][0].clamp(min=0)]
         if digit >= 0:
             right &= slots[:, digit] > 0
         if look >= 0 and right.any():

@@ -23,12 +23,13 @@ def grounding(weights: Tensor, batch: dict[str, Tensor]) -> Tensor:
     """How little of the last layer's attention lies on what is asked for.
 
     When digit i of a value is due, head i ought to look at the patches that show it, legibly; when another answer
-    begins, head `LOOK` at the patches of the mark that the answer is read off. -log of its attention there, averaged.
+    begins, head `LOOK` at the patches of the mark that the answer is read off, of the full image if a tile does not
+    show it. -log of its attention there, averaged.
 
     Args:
         weights: (batch, heads, asked, tokens), the last layer's attention.
-        batch: With `digit` and `look` (batch, asked), `place`, `owner` and `slots` as `training.sequences.collate`
-            gives them.
+        batch: With `digit`, `look`, `first` and `full` (batch, asked), `place`, `owner`, `tile` and `slots` as
+            `training.sequences.collate` gives them.
     """
     digit, look, place = batch["digit"], batch["look"], batch["place"]
     owner = batch["owner"].flatten()
@@ -39,6 +40,7 @@ def grounding(weights: Tensor, batch: dict[str, Tensor]) -> Tensor:
     at = place.clamp(min=0)
     shows = (place[b] >= 0) & (owner[at[b]] == look[b, t][:, None])
     shows &= (d < 0)[:, None] | (slots[at[b], d.clamp(min=0)[:, None]] > 0)
+    shows &= (batch["full"][b, t] <= 0)[:, None] | ~batch["tile"].flatten()[at[b]]
     mass = (weights[b, torch.where(d < 0, LOOK, d), t].float() * shows).sum(-1)
     some = shows.any(-1)
     return -(mass[some] + 1e-4).log().mean()

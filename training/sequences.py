@@ -32,6 +32,7 @@ class Asked:
         hue: Index into `COLOURS` of the colour it names; -1: none.
         look: Number of the mark that shows the answer, over all marks of the conversation's pages; -1: no one mark.
         digits: Whether the answer is read digit by digit off that mark.
+        full: Whether the shrunk full image alone shows it: where on the page a thing lies, what lies beside it.
     """
 
     text: str
@@ -40,16 +41,20 @@ class Asked:
     hue: int = -1
     look: int = -1
     digits: bool = False
+    full: bool = False
 
 
 def asked_of(question: Question, pages: list[Page], text: str = "") -> Asked:
     """What a question of one of the pages names and looks at; `text`: other words for it."""
     ink = [box for p in pages for box in p.ink]
-    look = ink.index(question.boxes[-1]) if question.boxes and not question.text.startswith("How many") else -1
+    counted = question.text.startswith("How many")
+    # Of two things that lie beside each other, the one that the question names: its patches know their neighbours.
+    look = ink.index(question.boxes[0]) if question.boxes and not counted else -1
+    full = question.text.startswith("Where") or (len(question.boxes) == 2 and not counted)
     lines = [box for p in pages for box in [*(f.box for f in p.fields), *[None] * len(p.things)]]
     name, hue = named(question.text)
     digits = look >= 0 and lines[look] is not None
-    return Asked(text or question.text, question.answer, name, hue, look, digits)
+    return Asked(text or question.text, question.answer, name, hue, look, digits, full)
 
 
 def named(question: str) -> tuple[int, int]:
@@ -150,12 +155,12 @@ class Writer:
 
 
 SHARES: dict[Task, float] = {
-    "forms": 0.34,
+    "forms": 0.28,
     "dense": 0.04,
-    "large": 0.16,
-    "shapes": 0.14,
-    "layout": 0.17,
-    "mixed": 0.15,
+    "large": 0.24,
+    "shapes": 0.1,
+    "layout": 0.22,
+    "mixed": 0.12,
 }
 """How often pages of each task are asked about."""
 MOST = 10
@@ -233,8 +238,8 @@ def collate(items: list[Sequence], recipe: Recipe, pad: int) -> dict[str, np.nda
     """Right-padded batch; `tail` lists the positions that predict an answer token.
 
     `name`, `hue`, `owner` (partitions, tokens) and `slots` (partitions, 4, tokens) are labels of visual tokens; `what`,
-    `colour`, `look`, `digit` and `first` tell of every position of `tail` what `Asked` does, the number of the
-    digit that is due or -1, and whether an answer begins.
+    `colour`, `look`, `digit`, `first` and `full` tell of every position of `tail` what `Asked` does, the number of the
+    digit that is due or -1, and whether an answer begins; `tile` whether a visual token is one of a tile.
     """
     labels = [token_labels(p, recipe.merge) for s in items for p in s.parts]
     marks = [token_marks(p, recipe.merge) for s in items for p in s.parts]
@@ -250,12 +255,13 @@ def collate(items: list[Sequence], recipe: Recipe, pad: int) -> dict[str, np.nda
         "name": np.stack([_names(key, m["shape"]) for (key, _), m in zip(labels, marks, strict=True)]),
         "hue": np.stack([m["colour"] - 1 for m in marks]),
         "owner": np.stack(owners),
+        "tile": np.stack([np.full(len(recipe.merge), p.whole > 0) for s in items for p in s.parts]),
         "slots": np.stack([slots for _, slots in labels]),
     }
     longest = max(sum(s.learn) for s in items)
     tail = np.zeros((len(items), longest), np.int64)
     target = np.full((len(items), longest), -100, np.int64)
-    told = {name: np.full_like(tail, -1) for name in ("what", "colour", "look", "digit", "first")}
+    told = {name: np.full_like(tail, -1) for name in ("what", "colour", "look", "digit", "first", "full")}
     offset = 0
     for i, s in enumerate(items):
         n = len(s.ids)
@@ -270,7 +276,7 @@ def collate(items: list[Sequence], recipe: Recipe, pad: int) -> dict[str, np.nda
             told["what"][i, j], told["colour"][i, j] = q.name, q.hue
             told["look"][i, j] = q.look + begin[i] if q.look >= 0 else -1
             told["digit"][i, j] = number if q.digits else -1
-            told["first"][i, j] = number == 0
+            told["first"][i, j], told["full"][i, j] = number == 0, q.full
         offset += len(s.parts)
     out["tail"], out["target"] = tail, target
     return out | told
