@@ -24,7 +24,7 @@ FOLDER = leaderboard_page.FOLDER
 MODELS = {"tiny": ("tiny", "float32"), "tiny_aya": ("tests/data/tiny_aya", "float32")}
 """Where each model's weights are, and the dtype it is measured in."""
 TASKS = {
-    "tiny": ("forms", "dense"),
+    "tiny": ("forms",),
     "tiny_aya": ("forms",),
 }
 BUDGETS = (1, 0.4, 0.2, 0.1, 0.05, 0.03)

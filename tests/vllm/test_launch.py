@@ -81,7 +81,7 @@ def test_options_that_will_not_do(words: list[str], budget: object, error: type[
         ("cdpruner", "'cdpruner' cannot be served: it reads the question"),
         ("published", "'published' cannot be served: it does not meet the budget to the token"),
         ("overview", "'overview' cannot be served: it does not meet the budget to the token"),
-        ("best", "unknown method 'best'; use one of hired, visionzip, prumerge, "),
+        ("best", "unknown method 'best'; use one of hired, glean, visionzip, "),
     ],
 )
 def test_methods_that_will_not_do(method: str, message: str) -> None:
