@@ -98,11 +98,12 @@ work beside it). What each method does: [methods](methods.md).
 
 ## What these pictures can tell, and what not
 
-They are drawn ([`hired.forms`](tiny.md)), so that questions need either small print that only tiles show, or large
-things that only the full image shows whole; the models are small. That tells whether a choice keeps what is asked for
-under equal tokens, and how it falls as they get fewer. It does not tell how much a 7B model loses on photographs, where
-most questions can be answered from a few dozen tokens and any method does well; for that, see the published numbers
-below, and measure on your own checkpoint ([evaluate](evaluate.md#published-benchmarks)).
+They are drawn ([`hired.forms`](tiny.md)), and the models are small. That tells whether a choice keeps what is asked for
+under equal tokens, and how it falls as they get fewer. The pages measured so far hold small print, which only tiles
+show: a method that ignores the full image loses nothing here, and would on other pictures. Nor does it tell how much a
+7B model loses on photographs, where most questions can be answered from a few dozen tokens and any method does well;
+for that, see the published numbers below, and measure on your own checkpoint
+([evaluate](evaluate.md#published-benchmarks)).
 """
 
 NUMBERS = {
@@ -164,8 +165,10 @@ def plot_tokens(file: Path) -> None:
         axes.set_title(f"{model}: {TASKS[task]}", loc="left", fontsize=9)
         axes.grid(axis="y", color="#e9ecef", linewidth=0.8)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.supxlabel("visual tokens a picture (mean)", fontsize=10)
-    figure.supylabel("exact match, %", fontsize=10)
+    for axes in grid[-1]:
+        axes.set_xlabel("visual tokens a picture (mean)")
+    for axes in grid[:, 0]:
+        axes.set_ylabel("exact match, %")
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=9, frameon=False, fontsize=8)
     figure.savefig(file, metadata={"Software": None})
 
@@ -185,6 +188,8 @@ def plot_time(file: Path) -> None:
     figure = Figure(figsize=(6.2 * len(panels), 4.8), dpi=130, layout="constrained")
     FigureCanvasAgg(figure)
     handles: dict[str, Any] = {}
+    where = times["machine"]["cpu"].split("(")[0].strip()
+    words = f"seconds to the first token, {times['subject']} on {where}; dashed: everything kept"
     for axes, (model, task) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         for name, rows in results(model, task).items():
             points = sorted(
@@ -200,10 +205,8 @@ def plot_time(file: Path) -> None:
         axes.set_title(f"{model}: {TASKS[task]}", loc="left", fontsize=9)
         axes.grid(axis="y", color="#e9ecef", linewidth=0.8)
         axes.spines[["top", "right"]].set_visible(False)
-    where = times["machine"]["cpu"].split("(")[0].strip()
-    words = f"seconds to the first token, {times['subject']} on {where}; dashed: everything kept"
-    figure.supxlabel(words, fontsize=9)
-    figure.supylabel("exact match of the shipped model, %", fontsize=10)
+        axes.set_xlabel(words, fontsize=8)
+        axes.set_ylabel("exact match of the shipped model, %")
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=8, frameon=False, fontsize=8)
     figure.savefig(file, metadata={"Software": None})
 
@@ -218,9 +221,22 @@ def style(name: str) -> dict[str, Any]:
     """How a method is drawn: ours in front, what looks at nothing in grey."""
     from hired.evaluation import all_methods
 
-    index = list(all_methods()).index(name)
-    shades = ("#1098ad", "#c2255c", "#5c940d", "#a61e4d", "#364fc7", "#868e96", "#0b7285", "#862e9c")
-    colour = "#adb5bd" if name in BLIND else COLOURS.get(name, shades[index % len(shades)])
+    names = list(all_methods())
+    others = [known for known in names if known not in (*COLOURS, *BLIND)]
+    index = names.index(name)
+    shades = (
+        "#1098ad",
+        "#c2255c",
+        "#5c940d",
+        "#364fc7",
+        "#a0522d",
+        "#0b7285",
+        "#862e9c",
+        "#f06595",
+        "#495057",
+        "#fab005",
+    )
+    colour = COLOURS.get(name) or ("#adb5bd" if name in BLIND else shades[others.index(name) % len(shades)])
     front = name in OURS
     return {
         "color": colour,
@@ -279,6 +295,22 @@ def times() -> str:
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     prefills = ", ".join(f"{found['hired', budget]['prefill_s']:.2f} s at {budget:.0%}" for budget in budgets)
     return "\n".join([*lines, "", f"Prefill behind it: {prefills}. `leaderboard-time.json`.\n"])
+
+
+def summary() -> str:
+    """The README's table: ours and the best known of the field, on the models' small print."""
+    columns = [(model, "forms") for model in NAMES if (model, "forms") in measured()]
+    budgets = (0.2, 0.1, 0.05, 0.03)
+    words = {"tiny": "the shipped model", "tiny_aya": "the second model"}
+    head = [f"{words[model]}, {' / '.join(f'{budget:.0%}' for budget in budgets)}" for model, _ in columns]
+    lines = ["| exact match, % | " + " | ".join(head) + " |", "|---" * (len(head) + 1) + "|"]
+    for name in ("hired", "glean", "scope", "divprune", "vispruner", "visionzip"):
+        cells = []
+        for model, task in columns:
+            rows = results(model, task)[name]
+            cells.append(" / ".join(f"{100 * rows[budget]['exact_match']:.1f}" for budget in budgets))
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def main() -> None:

@@ -50,6 +50,10 @@ def test_rows_are_consistent(path: Path) -> None:
 BOARD = sorted(leaderboard_page.FOLDER.glob("*/*/*.json"))
 
 
+def test_readme_holds_the_summary_of_the_leaderboard() -> None:
+    assert leaderboard_page.summary() in (ROOT / "README.md").read_text()
+
+
 def test_leaderboard_page_is_up_to_date() -> None:
     assert leaderboard_page.PAGE.read_text() == leaderboard_page.page()
 
