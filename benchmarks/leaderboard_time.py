@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from hired.bench.settings import Scene, Settings
-from hired.bench.subject import inputs_for, load, pictures
+from hired.bench.subject import Subject, inputs_for, load, pictures
 from hired.cli import output
 from hired.machine import machine
 from hired.methods import METHODS
@@ -26,14 +26,13 @@ TEXT = 32
 REPEATS = 5
 
 
-def _timed(run: Any, device: torch.device, repeats: int) -> float:
+def _timed(run: Any, subject: Subject, repeats: int) -> float:
     """Median seconds of a call, after one that does not count."""
     spent = []
     for _ in range(repeats + 1):
         start = time.perf_counter()
         run()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        subject.synchronize()
         spent.append(time.perf_counter() - start)
     return statistics.median(spent[1:])
 
@@ -43,14 +42,14 @@ def measure(device: str = "auto", repeats: int = REPEATS) -> dict[str, Any]:
     """The content of the file."""
     asked = Settings(shape=SHAPE, device=device)
     subject = load(asked)
-    model, where = subject.model, subject.device
+    model = subject.model
     inputs = inputs_for(subject, pictures(Scene(asked.images[0], 1)), TEXT)
 
     def prefill(ready: Any) -> None:
         model.generate(**ready, max_new_tokens=1, do_sample=False)
 
     rows = []
-    full = _timed(lambda: prefill(inputs), where, repeats)
+    full = _timed(lambda: prefill(inputs), subject, repeats)
     prefills: dict[float, float] = {}
     for name in METHODS:
         for budget in BUDGETS:
@@ -59,14 +58,14 @@ def measure(device: str = "auto", repeats: int = REPEATS) -> dict[str, Any]:
             kept = select(made, encoded)
             ready = assemble(made, encoded, kept, project(made, encoded, kept))
             if budget not in prefills:
-                prefills[budget] = _timed(lambda ready=ready: prefill(ready), where, repeats)  # type: ignore[misc]
+                prefills[budget] = _timed(lambda ready=ready: prefill(ready), subject, repeats)  # type: ignore[misc]
             row = {
                 "method": name,
                 "budget": budget,
-                "encode_s": _timed(lambda made=made: encode(made), where, max(repeats // 2, 1)),  # type: ignore[misc]
+                "encode_s": _timed(lambda made=made: encode(made), subject, max(repeats // 2, 1)),  # type: ignore[misc]
                 "choose_s": _timed(
                     lambda made=made, encoded=encoded: merged(made, encoded, select(made, encoded)),  # type: ignore[misc]
-                    where,
+                    subject,
                     1 if name in SLOW else repeats,
                 ),
                 "prefill_s": prefills[budget],

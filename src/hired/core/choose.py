@@ -123,6 +123,12 @@ def patches(layout: Layout) -> Tensor:
     return torch.argsort(structure, stable=True)[: layout.tokens_real]
 
 
+def ranking(scores: Tensor, layout: Layout) -> Tensor:
+    """(R,) indices of the patch tokens by their (T,) `scores`, the best first; ties go to the earlier token."""
+    real = patches(layout)
+    return real[scores[real].argsort(descending=True, stable=True)]
+
+
 def evenly_first(tokens: Tensor, count: int) -> Tensor:
     """`tokens` with `count` evenly spaced ones in front, the others after them in their order.
 

@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from hired.core.choose import in_order, patches
+from hired.core.choose import in_order, patches, ranking
 from hired.core.image import Image
 from hired.core.layout import Layout
 from hired.methods.base import need, token_scores
@@ -33,11 +33,11 @@ class HiPrune:
         middle = token_scores(need(image.attention.middle, "middle"), layout)
         deep = token_scores(need(image.attention.received, "received"), layout).to(torch.float64)
         count = round(min(image.total, len(real)) * self.anchors / 5)
-        top = real[middle[real].argsort(descending=True, stable=True)][:count]
+        top = ranking(middle, layout)[:count]
         near = with_neighbours(top, layout)
         deep = deep / deep[real].amax().clamp(min=1e-30)
         deep[near] += 2.0
-        return in_order(real[deep[real].argsort(descending=True, stable=True)], image)
+        return in_order(ranking(deep, layout), image)
 
 
 def with_neighbours(tokens: Tensor, layout: Layout) -> Tensor:

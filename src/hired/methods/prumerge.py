@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from hired.core.choose import evenly_first, in_order, patches
+from hired.core.choose import evenly_first, in_order, patches, ranking
 from hired.core.image import Image
 from hired.core.merging import with_neighbours
 from hired.methods.base import final_keys, final_scores
@@ -48,8 +48,7 @@ class PruMerge:
 
     def _order(self, image: Image) -> Tensor:
         """Patch tokens, the most important first, as many as the budget allows at most."""
-        real = patches(image.layout)
-        return real[final_scores(image)[real].argsort(descending=True, stable=True)][: min(image.total, len(real))]
+        return ranking(final_scores(image), image.layout)[: image.total]
 
 
 @dataclass(frozen=True)

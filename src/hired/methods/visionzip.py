@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from hired.core.choose import in_order, patches
+from hired.core.choose import in_order, patches, ranking
 from hired.core.image import Image
 from hired.core.merging import into_nearest
 from hired.methods.base import final_keys, final_scores
@@ -32,7 +32,7 @@ class VisionZip:
         real = patches(image.layout)
         count = min(image.total, len(real))
         anchors = round(count * self.contextual)
-        first, rest = self._parted(image, real, count - anchors)
+        first, rest = self._parted(image, count - anchors)
         step = max(1, len(rest) // max(anchors, 1))
         chosen = (first, rest[::step][:anchors])
         # In proportion, as kept newlines may leave room for a part of them only.
@@ -43,14 +43,14 @@ class VisionZip:
         """(K, T) float32: each anchor plus the mean of the tokens that go into it."""
         real = patches(image.layout)
         count = min(image.total, len(real))
-        rest = self._parted(image, real, count - round(count * self.contextual))[1]
+        rest = self._parted(image, count - round(count * self.contextual))[1]
         none = torch.zeros(image.layout.tokens_full, dtype=torch.bool, device=real.device)
         anchors, free = none.index_fill(0, rest, True), none.index_fill(0, real, True).index_fill(0, kept, False)
         # Under a small budget there may be no room for an anchor; then nothing has anywhere to go.
         some = (anchors & none.index_fill(0, kept, True)).any()
         return into_nearest(final_keys(image).mean(1), kept, anchors | ~some, free & some)
 
-    def _parted(self, image: Image, real: Tensor, dominant: int) -> tuple[Tensor, Tensor]:
+    def _parted(self, image: Image, dominant: int) -> tuple[Tensor, Tensor]:
         """The dominant tokens, the most attended first, and the others in their order."""
-        ranked = real[final_scores(image)[real].argsort(descending=True, stable=True)]
+        ranked = ranking(final_scores(image), image.layout)
         return ranked[:dominant], ranked[dominant:].sort().values
