@@ -194,8 +194,7 @@ def _batch(
             rows = _rows(method, made, seen, batch)
             merges = merged(made, seen, rows)
             spent = _now(model) - start if method in known and any(row is not None for row in rows) else None
-            del merges  # made once more below: what is timed is the choice alone
-            ready = assemble(made, seen, rows, project(made, seen, rows))
+            ready = assemble(made, seen, rows, project(made, seen, rows, merges))
             kept = sum(_counts(made, rows))
             if all(row is None for row in rows):
                 untouched = untouched or generate(model, processor, settings, ready)

@@ -10,22 +10,25 @@ from hired.reduction.plan import Plan
 from hired.reduction.select import images
 
 
-def project(plan: Plan, encoded: Encoded, kept: list[Tensor | None]) -> list[Tensor]:
+def project(
+    plan: Plan, encoded: Encoded, kept: list[Tensor | None], merges: list[Tensor | None] | None = None
+) -> list[Tensor]:
     """Features of the kept tokens: one (K, hidden) tensor an image, none where nothing is dropped.
 
     Args:
         plan: the plan.
         encoded: what the encoder gave.
         kept: for every image sorted (K,) int64 indices into its untouched tokens, None to keep all.
+        merges: what `merged` told, where it was asked before.
     """
     if encoded.patches is None and encoded.features is None:  # nothing is dropped
         return []
     trains = torch.is_grad_enabled() and bool(plan.model.training)
     with torch.set_grad_enabled(trains):
-        merges = merged(plan, encoded, kept)
+        merges = merged(plan, encoded, kept) if merges is None else merges
         untouched = all(merge is None for merge in merges)
         if encoded.features is not None and (untouched or not plan.family.tokenwise):
-            return [_of(*parts) for parts in zip(encoded.features, kept, merges, strict=True)]
+            return [chosen(*parts) for parts in zip(encoded.features, kept, merges, strict=True)]
         return projected(plan, encoded, kept, merges)
 
 
@@ -40,7 +43,7 @@ def merged(plan: Plan, encoded: Encoded, kept: list[Tensor | None]) -> list[Tens
         ]
 
 
-def _of(features: Tensor, rows: Tensor | None, merge: Tensor | None) -> Tensor:
+def chosen(features: Tensor, rows: Tensor | None, merge: Tensor | None) -> Tensor:
     """The kept ones of (T, ...) features."""
     if rows is None:
         return features

@@ -18,7 +18,7 @@ from hired.encoding.readings import taps_for
 from hired.encoding.taps import Tap
 from hired.errors import HiredError, UnsupportedModelError
 from hired.methods.base import Method, merged_of, shares_of
-from hired.reduction.project import mixed
+from hired.reduction.project import chosen, mixed
 from hired.vllm.geometry import geometry_of
 from hired.vllm.settings import Settings
 
@@ -210,7 +210,7 @@ class PrunedEncoder:
         if tokenwise and (found.features is None or any(merge is not None for merge in merges)):
             return self._projected(found.states, pictures, kept, merges)
         features = self._features(found.states, pictures) if found.features is None else found.features
-        return [_chosen(*parts) for parts in zip(features, kept, merges, strict=True)]
+        return [chosen(*parts) for parts in zip(features, kept, merges, strict=True)]
 
     def _projected(
         self,
@@ -222,18 +222,18 @@ class PrunedEncoder:
         """As `_project`, where each token is one encoder output: no other is projected. They are merged before."""
         places, start = [], 0
         for picture, rows, merge in zip(pictures, kept, merges, strict=True):
-            layout, chosen = picture.layout, picture.real if rows is None else rows
+            layout, taken = picture.layout, picture.real if rows is None else rows
             if merge is None:
-                places.append(_places(layout.partition[chosen], layout.cell[chosen], start, states))
+                places.append(_places(layout.partition[taken], layout.cell[taken], start, states))
             else:
                 places.append(_all_places(layout, start, states))
             start += layout.partitions
-        taken, counts = states.flatten(0, 1)[torch.cat(places)], [place.numel() for place in places]
+        outputs, counts = states.flatten(0, 1)[torch.cat(places)], [place.numel() for place in places]
         if any(merge is not None for merge in merges):
-            parts = zip(torch.split(taken, counts), merges, strict=True)
+            parts = zip(torch.split(outputs, counts), merges, strict=True)
             each = [part if merge is None else mixed(merge, part) for part, merge in parts]
-            taken, counts = torch.cat(each), [len(part) for part in each]
-        projected = torch.split(self.model.project(taken), counts)
+            outputs, counts = torch.cat(each), [len(part) for part in each]
+        projected = torch.split(self.model.project(outputs), counts)
         return [
             self._with_newlines(picture, tokens) if rows is None else tokens
             for picture, rows, tokens in zip(pictures, kept, projected, strict=True)
@@ -271,13 +271,6 @@ def _places(partition: Tensor, cell: Tensor, start: int, states: Tensor) -> Tens
 def _all_places(layout: Layout, start: int, states: Tensor) -> Tensor:
     """The same of all tokens of a picture; at newlines it is some place."""
     return _places(layout.partition, layout.cell, start, states).clamp(min=0)
-
-
-def _chosen(features: Tensor, rows: Tensor | None, merge: Tensor | None) -> Tensor:
-    """The kept ones of a picture's (T, hidden) tokens."""
-    if rows is None:
-        return features
-    return features[rows] if merge is None else mixed(merge, features)
 
 
 def all_heads(rows: Tensor, attention: Any) -> Tensor:
