@@ -133,12 +133,12 @@ bench-serve: $(SERVED)/.dev  ## measure vLLM servers again on the CPU (half an h
 	$(BIN)/python benchmarks/serving_table.py
 
 train: $(VENV)/.dev  ## train the shipped model again (hours on two cores; resumes where it stopped)
-	$(BIN)/python -m training.encoder --minutes 24.5 --lr 2e-3 --name encoder
-	$(BIN)/python -m training.encoder --minutes 14.5 --lr 1.5e-3 --seed 1 --start encoder --name encoder2
-	$(BIN)/python -m training.llm --minutes 30 --lr 2e-3 --encoder encoder2 --name llm
-	$(BIN)/python -m training.llm --minutes 13 --lr 1.5e-3 --seed 2 --encoder encoder2 --start llm --name llm2
-	$(BIN)/python -m training.llm --minutes 15 --lr 2e-3 --seed 3 --tokens 8000 --encoder encoder2 --start llm2 --name llm3
-	$(BIN)/python -m training.record encoder encoder2 llm llm2 llm3
+	$(BIN)/python -m training.fonts
+	$(BIN)/python -m training.encoder --minutes 57 --lr 1.5e-3 --start shipped --name encoder
+	$(BIN)/python -m training.encoder --minutes 16 --lr 1.2e-3 --seed 1 --start encoder --name encoder2
+	$(BIN)/python -m training.llm --minutes 46 --lr 1.5e-3 --tokens 8000 --start shipped --encoder encoder --name llm
+	$(BIN)/python -m training.llm --minutes 18 --lr 1.2e-3 --seed 2 --tokens 8000 --start llm --encoder encoder2 --name llm2
+	$(BIN)/python -m training.record encoder encoder2 llm llm2
 
 AYA := --model aya-vision --start shipped --float32 --adamw --lr 1.5e-3
 train-aya: $(VENV)/.dev  ## train the second small model again, from the shipped one (an hour on two cores)

@@ -13,6 +13,7 @@ from PIL import Image
 import hired
 from hired import forms, images
 from hired.errors import BudgetError, HiredError, ImageError, MissingDependencyError, ModelLoadError
+from hired.forms import typefaces
 
 
 def line(error: pytest.ExceptionInfo[HiredError]) -> str:
@@ -98,7 +99,7 @@ def test_pages_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(builtins, "__import__", absent)
-    forms._font.cache_clear()
+    typefaces.font.cache_clear()
     for draw in (lambda: forms.page(0), lambda: forms.page(3, task="dense"), lambda: forms.practice(0, (1, 1), 2)):
         with pytest.raises(MissingDependencyError) as caught:
             draw()

@@ -13,60 +13,71 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
+from training.sequences import KINDS, LOOK
+
 CHUNKS = 4
 """Runs of queries in causal attention; each sees only the keys up to its own end."""
 
 
 def grounding(weights: Tensor, batch: dict[str, Tensor]) -> Tensor:
-    """How little of the last layer's attention lies on the digit that is asked for.
+    """How little of the last layer's attention lies on what is asked for.
 
-    When digit i of a value is due, head i ought to look at the tile patches that show it. -log of its
-    attention there, averaged over all digits due.
+    When digit i of a value is due, head i ought to look at the patches that show it, legibly; when another answer
+    begins, head `LOOK` at the patches of the mark that the answer is read off, of the full image if a tile does not
+    show it. -log of its attention there, averaged.
 
     Args:
         weights: (batch, heads, asked, tokens), the last layer's attention.
-        batch: With `digit` (batch, asked), the digit's number or -1, and `line` (batch, asked), the
-            index of the key asked for; `place`, `key`, `slots` and `whole` as elsewhere.
+        batch: With `digit`, `look`, `first` and `full` (batch, asked), `place`, `owner`, `tile` and `slots` as
+            `training.sequences.collate` gives them.
     """
-    digit, line = batch["digit"], batch["line"]
-    b, t = (digit >= 0).nonzero(as_tuple=True)
-    d = digit[b, t]
-    place = batch["place"]
-    key = torch.where(batch["whole"][:, None] > 0, batch["key"], -1).flatten()
+    digit, look, place = batch["digit"], batch["look"], batch["place"]
+    owner = batch["owner"].flatten()
     slots = batch["slots"].transpose(1, 2).flatten(0, 1)
+    due = (digit >= 0) | ((batch["first"] > 0) & (look >= 0))
+    b, t = due.nonzero(as_tuple=True)
+    d = digit[b, t]
     at = place.clamp(min=0)
-    shows = (place[b] >= 0) & (key[at[b]] == line[b, t][:, None])
-    shows &= slots[at[b], d[:, None]] > 0
-    mass = (weights[b, d, t].float() * shows).sum(-1)
+    shows = (place[b] >= 0) & (owner[at[b]] == look[b, t][:, None])
+    shows &= (d < 0)[:, None] | (slots[at[b], d.clamp(min=0)[:, None]] > 0)
+    shows &= (batch["full"][b, t] <= 0)[:, None] | ~batch["tile"].flatten()[at[b]]
+    mass = (weights[b, torch.where(d < 0, LOOK, d), t].float() * shows).sum(-1)
     some = shows.any(-1)
     return -(mass[some] + 1e-4).log().mean()
 
 
 def naming(namer: nn.Module, states: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """One classifier names the key of the question and of the patches, from the last layer's input.
+    """One classifier names what the question and the patches name, from the last layer's input; another the colour.
 
     Being one and the same, it gives questions and patches one code for a key, which the last layer can
     then compare.
 
     Args:
-        namer: Linear, width -> keys.
+        namer: Linear, width -> `KINDS` + colours.
         states: (batch, tokens, width).
-        batch: As for `grounding`.
+        batch: With `what` and `colour` (batch, asked), `name` and `hue` of the visual tokens.
 
     Returns:
-        The losses on answer tokens and on tile patches that show text.
+        The losses on answer tokens and on visual tokens that show something.
     """
-    key = torch.where(batch["whole"][:, None] > 0, batch["key"], -1).flatten()
-    place = batch["place"]
-    shown = torch.where(place >= 0, key[place.clamp(min=0)], -1)
-    asked = batch["line"] >= 0
-    rows, _ = asked.nonzero(as_tuple=True)
-    told = namer(states[rows, batch["tail"][asked]]).float()
-    seen = namer(states[shown >= 0]).float()
-    return (
-        F.cross_entropy(told, batch["line"][asked]),
-        F.cross_entropy(seen, shown[shown >= 0]),
-    )
+    place, tail = batch["place"], batch["tail"]
+    out = []
+    for asked, shown, part in (
+        (batch["what"], batch["name"], slice(None, KINDS)),
+        (batch["colour"], batch["hue"], slice(KINDS, None)),
+    ):
+        seen = torch.where(place >= 0, shown.flatten()[place.clamp(min=0)], -1)
+        rows, _ = (asked >= 0).nonzero(as_tuple=True)
+        told = namer(states[rows, tail[asked >= 0]]).float()[:, part]
+        patches = namer(states[seen >= 0]).float()[:, part]
+        out.append((_mean(told, asked[asked >= 0]), _mean(patches, seen[seen >= 0])))
+    (what, name), (colour, hue) = out
+    return what + 0.5 * colour, name + 0.5 * hue
+
+
+def _mean(logits: Tensor, target: Tensor) -> Tensor:
+    """Cross entropy, nothing of nothing."""
+    return F.cross_entropy(logits, target, reduction="sum") / max(len(target), 1)
 
 
 def answer(model: Any, batch: dict[str, Tensor], shown: Tensor, drop: float) -> tuple[Tensor, Tensor, Tensor]:

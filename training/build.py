@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, PreTrainedTokenizerFast
 
-from hired.forms import KEYS, TILE
+from hired.forms import COLOURS, KEYS, SHAPES, TILE, TITLES
 
 SPECIAL = ("<pad>", "<s>", "<|end|>", "<|user|>", "<|assistant|>", "<image>")
 QUESTIONS = (
@@ -22,6 +23,17 @@ QUESTIONS = (
     "How much is {}?",
 )
 """Ways to ask for a value; the first is the usual one."""
+VARIANTS: dict[str, tuple[str, ...]] = {
+    r"What colour is the (\w+)\?": (r"What color is the \1?", r"Which colour is the \1?", r"The \1 has what colour?"),
+    r"What shape is (\w+)\?": (r"Which shape is \1?", r"What is the shape in \1?"),
+    r"How many (\w+)\?": (r"How many \1 are there?", r"Count the \1."),
+    r"Where is the (\w+)\?": (r"Where do you see the \1?", r"Where on the page is the \1?"),
+    r"What is (left of|right of|above) the (\w+)\?": (r"What is to be seen \1 the \2?", r"What do you see \1 the \2?"),
+    r"What is under the (\w+)\?": (r"What is below the \1?", r"What do you see under the \1?"),
+    r"What is the title\?": (r"What does the title say?", r"Read the title."),
+}
+"""Other ways to ask the questions of `hired.forms` about shapes and places."""
+PLACES = ("top", "bottom", "left", "right", "middle")
 PREFACES = (
     "Here is a page.",
     "Look at this picture.",
@@ -42,8 +54,13 @@ TEMPLATE = (
 """Chat template: a system message reads like a user's."""
 
 
-def tokenizer(tags: Sequence[str] = ()) -> PreTrainedTokenizerFast:
-    """A byte-level tokenizer in which every key of `KEYS` and every digit is one token, and so is each of `tags`."""
+def tokenizer(tags: Sequence[str] = (), scenes: bool = True) -> PreTrainedTokenizerFast:
+    """A byte-level tokenizer in which every key of `KEYS` and every digit is one token, and so is each of `tags`.
+
+    Args:
+        tags: Special tokens behind all others.
+        scenes: Whether the words of questions about shapes and places are tokens too.
+    """
     tok = Tokenizer(models.BPE())
     tok.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -54,8 +71,14 @@ def tokenizer(tags: Sequence[str] = ()) -> PreTrainedTokenizerFast:
     tok.decoder = decoders.ByteLevel()
     corpus = [q.format(form) for q in QUESTIONS for k in KEYS for form in (k, k.lower())] * 9
     corpus += list(PREFACES) * 9
+    words = (*SHAPES, *COLOURS, *PLACES, *TITLES, *(name.lower() for name in TITLES)) if scenes else ()
+    if scenes:
+        asked = [form for pattern, forms in VARIANTS.items() for form in (_plain(pattern), *forms)]
+        corpus += [re.sub(r"\\\d", word, form) for form in asked for word in (*SHAPES, *COLOURS)] * 9
+        corpus += [form for word in words for form in (word, " " + word)] * 40
+        corpus += [f" {name}es" if name == "cross" else f" {name}s" for name in (*SHAPES, "shape")] * 40
     trainer = trainers.BpeTrainer(
-        vocab_size=900,
+        vocab_size=1100 if scenes else 900,
         min_frequency=2,
         special_tokens=[AddedToken(s, special=True, normalized=False) for s in SPECIAL],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
@@ -76,8 +99,19 @@ def tokenizer(tags: Sequence[str] = ()) -> PreTrainedTokenizerFast:
         for form in (key, " " + key, " " + key.lower()):
             if len(fast.encode(form, add_special_tokens=False)) != 1:
                 raise RuntimeError(f"{form!r} is not one token")
+    for word in words:
+        for form in (word, " " + word):
+            if len(fast.encode(form, add_special_tokens=False)) != 1:
+                raise RuntimeError(f"{form!r} is not one token")
     fast.add_tokens([AddedToken(tag, special=True, normalized=False) for tag in tags])
     return fast
+
+
+def _plain(pattern: str) -> str:
+    """The question that a pattern of `VARIANTS` matches, its words as numbered gaps."""
+    numbers = iter("123")
+    filled = re.sub(r"\(.*?\)", lambda _: "\\" + next(numbers), pattern)
+    return filled.replace("\\?", "?")
 
 
 def vision() -> dict[str, Any]:

@@ -25,13 +25,13 @@ from torch.utils.data import DataLoader, IterableDataset
 from tqdm import tqdm
 from transformers import GenerationConfig
 
-from hired.forms import KEYS
+from hired.forms import COLOURS
 from training.answer import answer, grounding, naming
 from training.attention import PLAIN
 from training.encoder import RUNS, SHIPPED, optimizers, rate
 from training.recipes import RECIPES, Recipe
 from training.recipes.base import load_matching
-from training.sequences import Writer, batches
+from training.sequences import KINDS, Writer, batches
 
 
 class Stream(IterableDataset):  # type: ignore[type-arg]
@@ -57,7 +57,7 @@ def fresh(encoder: Path, recipe: Recipe) -> Any:
     return model
 
 
-def save(model: Any, recipe: Recipe) -> None:
+def save(model: Any, recipe: Recipe, folder: Path) -> None:
     """Write the model in bfloat16, and its processor, as anyone would load them."""
     with torch.no_grad():
         small = recipe.model._from_config(model.config, dtype=torch.bfloat16)
@@ -70,8 +70,8 @@ def save(model: Any, recipe: Recipe) -> None:
         bos_token_id=tok.bos_token_id,
         eos_token_id=tok.eos_token_id,
     )
-    small.save_pretrained(recipe.weights)
-    recipe.processor().save_pretrained(recipe.weights)
+    small.save_pretrained(folder)
+    recipe.processor().save_pretrained(folder)
 
 
 def main() -> None:
@@ -83,7 +83,7 @@ def main() -> None:
     parser.add_argument("--drop", type=float, default=0.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--adamw", action="store_true")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--float32", action="store_true", help="for CPUs without instructions for bfloat16")
     parser.add_argument("--start", help=f"begin from this run's model, past the curriculum, or {SHIPPED}")
     parser.add_argument("--encoder", default="encoder")
@@ -96,7 +96,7 @@ def main() -> None:
     model = fresh(RUNS / f"{args.encoder}.pt", recipe)
     tower = model.model.vision_tower.requires_grad_(False)
     opts = optimizers([model], args.lr, not args.adamw)
-    namer = nn.Linear(model.config.text_config.hidden_size, len(KEYS), bias=False)
+    namer = nn.Linear(model.config.text_config.hidden_size, KINDS + len(COLOURS), bias=False)
     opts += optimizers([namer], args.lr, False)
     step, spent = 0, 0.0
     if args.start and not checkpoint.exists():
@@ -173,7 +173,7 @@ def main() -> None:
             }
             torch.save(state, checkpoint.with_suffix(".tmp"))
             checkpoint.with_suffix(".tmp").rename(checkpoint)
-            save(model, recipe)
+            save(model, recipe, recipe.weights if spent >= budget else RUNS / args.name)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 Gathers the logs and settings of the runs named on the command line, in order. What the weights score is in the
 files that `make results` writes.
 
-    python -m training.record encoder encoder2 llm llm2 llm3
+    python -m training.record encoder llm
     python -m training.record --model aya-vision aya-encoder aya-llm
 """
 
@@ -21,8 +21,9 @@ import PIL
 import torch
 import transformers
 
-from hired.forms import CUT_SHARE, GRIDS, KEYS
+from hired.forms import COLOURS, CUT_SHARE, GRIDS, KEYS, SHAPES, TASKS, TITLES
 from training.encoder import RUNS
+from training.fonts import files
 from training.recipes import RECIPES
 
 
@@ -75,7 +76,13 @@ def main() -> None:
             "numpy": numpy.__version__,
         },
         "settings": settings,
-        "data": {"keys": len(KEYS), "grids": GRIDS, "cut_share": CUT_SHARE},
+        "data": {
+            "tasks": TASKS,
+            "words": [len(KEYS), len(TITLES), len(SHAPES), len(COLOURS)],
+            "families": list(files()),
+            "grids": GRIDS,
+            "cut_share": CUT_SHARE,
+        },
         "weights": {
             "bytes": weights.stat().st_size,
             "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),

@@ -62,8 +62,8 @@ class AyaVision(Recipe):
     layered = False
 
     def tokenizer(self) -> PreTrainedTokenizerFast:
-        """That of the model that ships, and the tags behind it."""
-        return tokenizer(TAGS)
+        """That of the first edition of the model that ships, and the tags behind it."""
+        return tokenizer(TAGS, scenes=False)
 
     def processor(self) -> AyaVisionProcessor:
         """96-pixel partitions, at most four tiles, mean and deviation 0.5."""
@@ -148,8 +148,9 @@ class AyaVision(Recipe):
         llm = part.model.language_model
         llm.layers.load_state_dict(shipped.model.language_model.layers.state_dict())
         llm.norm.load_state_dict(shipped.model.language_model.norm.state_dict())
-        copy_rows(llm.embed_tokens.weight, shipped.model.language_model.embed_tokens.weight)
-        copy_rows(part.lm_head.weight, shipped.lm_head.weight)
+        new, old = self.tokenizer().get_vocab(), tokenizer().get_vocab()
+        copy_rows(llm.embed_tokens.weight, shipped.model.language_model.embed_tokens.weight, new, old)
+        copy_rows(part.lm_head.weight, shipped.lm_head.weight, new, old)
 
 
 def _canvas(width: int, height: int) -> tuple[int, int]:

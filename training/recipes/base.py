@@ -131,6 +131,8 @@ def load_matching(module: nn.Module, state: dict[str, Tensor]) -> None:
 
 
 @torch.no_grad()
-def copy_rows(into: Tensor, rows: Tensor) -> None:
-    """Overwrites the first rows of a table."""
-    into[: len(rows)] = rows[: len(into)]
+def copy_rows(into: Tensor, rows: Tensor, new: dict[str, int], old: dict[str, int]) -> None:
+    """Overwrites the rows of a table of tokens with those that another vocabulary has under the same name."""
+    for token, row in new.items():
+        if token in old:
+            into[row] = rows[old[token]]

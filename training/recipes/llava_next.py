@@ -18,7 +18,21 @@ from transformers import (
 
 from hired.forms import GRIDS, TILE, best_grid, grid_mapping
 from training.build import TEMPLATE, language, tokenizer, vision
-from training.recipes.base import NEWLINE, PATCH, ROOT, SIDE, Recipe, View, normalise, tiles_of
+from training.recipes.base import (
+    NEWLINE,
+    PATCH,
+    ROOT,
+    SIDE,
+    Recipe,
+    View,
+    copy_rows,
+    load_matching,
+    normalise,
+    tiles_of,
+)
+
+FIRST = ROOT / "training" / "runs" / "first"
+"""A copy of the weights that shipped before; see the README."""
 
 
 class LlavaNext(Recipe):
@@ -111,6 +125,22 @@ class LlavaNext(Recipe):
                 hidden = layer(hidden, attention_mask=None)
             out.append(hidden[:, 1:])
         return torch.cat(out)
+
+    @torch.no_grad()
+    def begin(self, module: nn.Module) -> None:
+        """Takes the weights of the edition before this one; rows of the tables of tokens by the tokens' names."""
+        old: Any = LlavaNextForConditionalGeneration.from_pretrained(FIRST, dtype=torch.float32)
+        part: Any = module
+        if isinstance(module, CLIPVisionModel):
+            load_matching(module, old.model.vision_tower.state_dict())
+            return
+        new, known = self.tokenizer().get_vocab(), PreTrainedTokenizerFast.from_pretrained(FIRST).get_vocab()
+        own, before = part.state_dict(), old.state_dict()
+        for name, value in own.items():
+            if name.endswith(("embed_tokens.weight", "lm_head.weight")):
+                copy_rows(value, before[name], new, known)
+            elif "vision_tower" not in name:
+                value.copy_(before[name])
 
     def visual(self, model: Any, patches: Tensor) -> Tensor:
         return torch.cat([model.model.multi_modal_projector(patches).flatten(0, 1), model.model.image_newline[None]])

@@ -123,7 +123,7 @@ def models() -> None:
 
 @app.command(name="eval", help="Measure exact match beside tokens, for several methods and budgets.")
 def evaluate(
-    task: Annotated[str, typer.Option("--task", metavar="forms|dense", help="The pictures.")] = "forms",
+    task: Annotated[str, typer.Option("--task", help="forms, dense, large, shapes, layout or mixed.")] = "forms",
     budgets: Annotated[str, typer.Option("--budgets", help="Comma-separated budgets.")] = "1,0.4,0.2,0.1",
     methods: Annotated[
         str, typer.Option("--methods", help="Comma-separated, or all; also the checks blank-half and no-newlines.")

@@ -6,6 +6,7 @@ import importlib.util
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from hired import forms
@@ -24,7 +25,7 @@ class Sample:
         image: The picture, RGB.
         question: What is asked.
         answer: The only right answer.
-        ink: Boxes (x0, y0, x1, y1), in pixels, of everything written on the page.
+        ink: Boxes (x0, y0, x1, y1), in pixels, of everything on the page that can be asked about.
     """
 
     seed: int
@@ -35,7 +36,7 @@ class Sample:
 
 
 def samples(settings: Settings) -> list[Sample]:
-    """The first `settings.limit` pages of `hired.forms.EVAL_SEEDS` that show a value, small ones first.
+    """The first `settings.limit` pages of `hired.forms.EVAL_SEEDS` with something to ask, small ones first.
 
     Raises:
         MissingDependencyError: matplotlib, whose fonts the pages are written with, is not installed.
@@ -52,9 +53,24 @@ def samples(settings: Settings) -> list[Sample]:
         if len(found) == settings.limit:
             break
         page = forms.page(seed, task=task, fonts=fonts)
-        if page.fields:
-            asked = seed % len(page.fields)
-            ink = tuple(field.box for field in page.fields)
-            found.append(Sample(seed, page.image, page.question(asked), page.fields[asked].value, ink))
+        if page.questions:
+            question = _asked(page)
+            found.append(Sample(seed, page.image, question.text, question.answer, page.ink))
     # Pictures of about one size go together: less padding in a batch.
     return sorted(found, key=lambda sample: (sample.image.width * sample.image.height, sample.seed))
+
+
+def _asked(page: forms.Page) -> forms.Question:
+    """One of a page's questions: first a kind of question is drawn, then one of that kind, so that kinds of which there
+    are many on a page are not asked more often than the others. Values of mixed pages count twice."""
+    kinds: dict[str, list[forms.Question]] = {}
+    for question in page.questions:
+        kinds.setdefault(" ".join(question.text.split()[:2]), []).append(question)
+    if len(kinds) == 1:
+        return page.questions[page.seed % len(page.questions)]
+    rng = np.random.default_rng([page.seed, 1])
+    names = list(kinds)
+    if page.fields and len(kinds) > 2:
+        names.append("What is")
+    drawn = kinds[names[rng.integers(len(names))]]
+    return drawn[rng.integers(len(drawn))]

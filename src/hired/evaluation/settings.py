@@ -18,7 +18,7 @@ MOST = 100_000
 """Pictures, or tokens of an answer, in one evaluation: more do not fit into memory."""
 
 _CHOICES = {
-    "task": ("forms", "dense"),
+    "task": ("forms", "dense", "large", "shapes", "layout", "mixed"),
     "fonts": ("train", "unseen"),
     "newlines": ("drop", "keep"),
     "positions": (None, "consecutive", "original"),
@@ -38,7 +38,7 @@ class Settings:
     """What to measure.
 
     Attributes:
-        task: ``forms`` or ``dense``, see `hired.forms`.
+        task: ``forms``, ``dense``, ``large``, ``shapes``, ``layout`` or ``mixed``, see `hired.forms`.
         budgets: Shares, or tokens a picture.
         methods: Names of `all_methods` and `CHECKS`; "all" stands for the former.
         limit: How many pictures.

@@ -1,7 +1,7 @@
 """The small trained LLaVA-NeXT that ships with the package.
 
 An ordinary `LlavaNextForConditionalGeneration` and its processor, read from this folder; nothing is
-downloaded. It reads labelled values off pictures such as `hired.forms.page` draws.
+downloaded. It answers questions about pictures such as `hired.forms.page` draws.
 """
 
 from __future__ import annotations
