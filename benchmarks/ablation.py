@@ -17,7 +17,8 @@ import torch
 from benchmarks.leaderboard import MODELS, settings
 from torch import Tensor
 
-from hired.cli import loading, output
+from hired import loading, prompts
+from hired.cli import output
 from hired.core.choose import in_order, patches
 from hired.core.greedy import by_determinant
 from hired.core.image import Image
@@ -167,7 +168,7 @@ def measure(limit: int) -> dict[str, Any]:
         where, dtype = MODELS[model]
         loaded = loading.load(where, "cpu", dtype)
         asked = replace(settings(task, limit), budgets=BUDGETS, methods=("hired",))
-        found = evaluate(loaded.model, loaded.processor, asked, loading.prompt, own=VARIANTS)
+        found = evaluate(loaded.model, loaded.processor, asked, prompts.prompt, own=VARIANTS)
         rows += [{"model": model, "task": task, **row} for row in found if row["method"] in VARIANTS]
         used = {"settings": asdict(asked), "machine": machine(loaded.model)}
     return {"results": rows, "versions": output.versions(), **used}

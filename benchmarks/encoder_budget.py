@@ -18,10 +18,11 @@ from typing import Any
 import torch
 
 import hired
+from hired import prompts
 from hired.bench.measure import Job, interleave, run_arm
 from hired.bench.settings import Arm, Scene, Settings
 from hired.bench.subject import inputs_for, load, pictures
-from hired.cli import loading, output
+from hired.cli import output
 from hired.core.budget import EncoderBudget
 from hired.evaluation import Settings as EvalSettings
 from hired.evaluation.run import generate
@@ -64,7 +65,7 @@ def exact(limit: int) -> dict[str, Any]:
     with torch.inference_mode():
         for start in range(0, len(pages), asked.batch_size):
             batch = pages[start : start + asked.batch_size]
-            words = [loading.prompt(processor, sample.question) for sample in batch]
+            words = [prompts.prompt(processor, sample.question) for sample in batch]
             images = [sample.image for sample in batch]
             inputs = processor(text=words, images=images, return_tensors="pt", padding=True)
             for key, budget in tried.items():

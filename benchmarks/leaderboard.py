@@ -15,7 +15,8 @@ from dataclasses import asdict, replace
 
 from benchmarks import leaderboard_page, leaderboard_time
 
-from hired.cli import loading, output
+from hired import loading, prompts
+from hired.cli import output
 from hired.evaluation import Settings, all_methods
 from hired.evaluation.run import evaluate
 from hired.machine import machine
@@ -47,7 +48,7 @@ def measure(model: str, task: str, methods: Sequence[str], limit: int) -> None:
     """Measures some methods and writes their files."""
     loaded = loading.load(MODELS[model][0], "cpu", MODELS[model][1])
     asked = replace(settings(task, limit), methods=tuple(methods))
-    rows = evaluate(loaded.model, loaded.processor, asked, loading.prompt)
+    rows = evaluate(loaded.model, loaded.processor, asked, prompts.prompt)
     for name in methods:
         result = {
             "model": model,

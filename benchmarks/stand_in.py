@@ -15,7 +15,8 @@ from typing import Any
 
 import torch
 
-from hired.cli import loading, output
+from hired import loading, prompts
+from hired.cli import output
 from hired.evaluation import Settings
 from hired.evaluation.checks import blank
 from hired.evaluation.run import generate
@@ -43,7 +44,7 @@ def measure(asked: Settings) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     with torch.inference_mode():
         for start in range(0, len(pages), asked.batch_size):
             batch = pages[start : start + asked.batch_size]
-            words = [loading.prompt(processor, sample.question) for sample in batch]
+            words = [prompts.prompt(processor, sample.question) for sample in batch]
             images = [sample.image for sample in batch]
             inputs = processor(text=words, images=images, return_tensors="pt", padding=True)
             for layer in range(encoder.last):
@@ -68,7 +69,7 @@ def above(model: Any, processor: Any, pages: Sequence[Sample], layer: int) -> fl
     """How often a token with writing receives more in a layer than one without, in the same tile; 0.5 is chance."""
     found = []
     for sample in pages:
-        words = loading.prompt(processor, sample.question)
+        words = prompts.prompt(processor, sample.question)
         inputs = processor(text=words, images=[sample.image], return_tensors="pt")
         made = plan(model, inputs, 2, images=[sample.image])
         encoder = replace(family_of(model).parts(model), tells=layer)

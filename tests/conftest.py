@@ -56,6 +56,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str
     def call(*arguments: object) -> tuple[int, str, str]:
         from hired.cli import main
 
+        capsys.readouterr()  # what the test itself said so far, such as the bars of a model it saved
         code = main([str(argument) for argument in arguments])
         captured = capsys.readouterr()
         return code, captured.out, captured.err

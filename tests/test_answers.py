@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import hired
-from hired import forms, greedy, prompts
-from hired.cli import loading, main
+from hired import forms, greedy, loading, prompts
+from hired.cli import main
 from hired.errors import InputsError, ModelLoadError
 from hired.evaluation import Settings
 from hired.evaluation.run import evaluate

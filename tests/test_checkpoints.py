@@ -18,7 +18,8 @@ from safetensors.torch import load_file, save_file
 import hired
 from hired.cli import main
 from hired.errors import HiredError, ModelLoadError
-from hired.pretrained import load_config, load_model, load_processor, reason
+from hired.loading.checkpoints import load_config, load_model, load_processor
+from hired.loading.strangers import reason
 from hired.tiny import WEIGHTS
 from tests.support.models import ALL
 

@@ -20,10 +20,11 @@ from PIL import Image
 
 import hired
 from hired.bench.rows import Row
-from hired.cli import loading, main
+from hired.cli import main
 from hired.cli.app import app
 from hired.cli.ask import Answer
 from hired.costs.rates import by_hand
+from hired.loading import named
 from tests.support.models import CASES
 
 pytest.importorskip("matplotlib")
@@ -146,7 +147,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("HOME", str(path))
         patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
         patch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"")))
-        patch.setattr(loading, "_tiny", lambda device, dtype: (model, processor))
+        patch.setattr(named, "_tiny", lambda device, dtype: (model, processor))
         patch.setattr("hired.viz.draw", lambda picture, chosen, note=None: Image.new("RGB", (400, 300)))
         patch.setattr("hired.cli.ask.answer", lambda *_, **__: Answer("[b] \udcff 7", selection, 9, 3, times))
         patch.setattr("hired.evaluation.run.evaluate", evaluated)

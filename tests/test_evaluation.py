@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from hired import forms
-from hired.cli import loading, main
+from hired import forms, prompts
+from hired.cli import main
 from hired.errors import BudgetError, HiredError
 from hired.evaluation import CHECKS, Settings, all_methods, checks, run, smaller
 from hired.evaluation.plot import plot
@@ -141,7 +141,7 @@ SOME = ("hired", "uniform", "random", "overview", "smaller", "published", *CHECK
 def measured(name: str, methods: tuple[str, ...] = SOME, **options: Any) -> list[Row]:
     case = CASES[name]
     settings = Settings(budgets=(1, 0.25, 6), methods=methods, limit=5, batch_size=2, max_new_tokens=3, **options)
-    return evaluate(case.model(), case.processor("left"), settings, loading.prompt)
+    return evaluate(case.model(), case.processor("left"), settings, prompts.prompt)
 
 
 def test_rows(rows: list[Row]) -> None:
@@ -222,7 +222,7 @@ def test_methods_of_the_callers_own_are_measured_beside(rows: list[Row]) -> None
     case = CASES["llava_next"]
     settings = Settings(budgets=(0.25,), methods=("hired",), limit=5, batch_size=2, max_new_tokens=3)
     own = {"mine": registry["scope"](), "theirs": registry["visionzip"]()}
-    found = evaluate(case.model(), case.processor("left"), settings, loading.prompt, own=own)
+    found = evaluate(case.model(), case.processor("left"), settings, prompts.prompt, own=own)
     assert [row["method"] for row in found] == ["hired", "mine", "theirs"]
     for row, name in zip(untimed(found), ("hired", "scope", "visionzip"), strict=True):
         assert {**row, "method": name} in untimed(rows)
@@ -237,7 +237,7 @@ def test_a_right_answer_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hired.evaluation.run.generate", lambda *_: [next(truths), "wrong"])
     case = CASES["llava_next"]
     settings = Settings(budgets=(0.3,), methods=("hired",), limit=4, batch_size=2)
-    (row,) = evaluate(case.model(), case.processor("left"), settings, loading.prompt)
+    (row,) = evaluate(case.model(), case.processor("left"), settings, prompts.prompt)
     assert (row["correct"], row["n"]) == (1, 4)
 
 

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from hired.cli import loading, main, output
+from hired.cli import main, output
 from hired.errors import HiredError
+from hired.loading import named
 from tests.support.models import CASES
 
 pytest.importorskip("matplotlib")
@@ -26,7 +27,7 @@ def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder to be in, with a picture, and a random model in place of the one that ships."""
     case = CASES["llava_next"]
     model, processor = case.model(), case.processor("left")
-    monkeypatch.setattr(loading, "_tiny", lambda device, dtype: (model, processor))
+    monkeypatch.setattr(named, "_tiny", lambda device, dtype: (model, processor))
     monkeypatch.chdir(tmp_path)
     Image.radial_gradient("L").resize((70, 50)).convert("RGB").save("page.png")
     return tmp_path
@@ -85,7 +86,7 @@ def test_files_are_tried_before_the_work(run: Run, there: Path, name: str, monke
     def fails(*_: Any, **__: Any) -> Any:
         raise AssertionError("worked before the file was tried")
 
-    for work in ("hired.cli.loading.load", "hired.bench.run.bench", "hired.costs.shapes.config_of"):
+    for work in ("hired.loading.load", "hired.bench.run.bench", "hired.costs.shapes.config_of"):
         monkeypatch.setattr(work, fails)
     real = os.open
 

@@ -13,13 +13,14 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from hired import loading
 from hired.bench.settings import Settings as BenchSettings
-from hired.cli import loading
 from hired.cli.options import MOST_TOKENS, full_dtype, number
 from hired.cli.question import check_tags, check_text
 from hired.cli.serve import with_full_dtypes
 from hired.costs.tokens import max_positions
 from hired.errors import BudgetError, HiredError, InputsError
+from hired.loading import named
 from tests.conftest import skipped
 from tests.support.models import ALL, CASES, processor
 
@@ -39,7 +40,7 @@ def test_every_command_knows_every_name_of_a_dtype(
 ) -> None:
     seen: list[str] = []
 
-    def load(model: str, device: str = "auto", dtype: str = "auto", trust_remote_code: bool = False) -> Any:
+    def load(model: str, device: str = "auto", dtype: str = "auto", *_: Any) -> Any:
         seen.append(dtype)
         raise Seen
 
@@ -111,7 +112,7 @@ def test_absurd_numbers_are_one_error_before_any_work(
     def fails(*_: Any, **__: Any) -> Any:
         raise AssertionError("worked with an absurd number")
 
-    for work in ("hired.cli.loading.load", "hired.bench.run.bench", "hired.costs.rates.calibrate"):
+    for work in ("hired.loading.load", "hired.bench.run.bench", "hired.costs.rates.calibrate"):
         monkeypatch.setattr(work, fails)
     monkeypatch.setattr("hired.costs.shapes.meta_model", fails)
     code, out, err = run(*words)
@@ -141,7 +142,7 @@ def test_a_question_with_a_tag_is_one_error_before_the_model_runs(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     case = CASES["llava_next"]
-    monkeypatch.setattr(loading, "_tiny", lambda device, dtype: (case.model(), case.processor("left")))
+    monkeypatch.setattr(named, "_tiny", lambda device, dtype: (case.model(), case.processor("left")))
     Image.new("RGB", (64, 48)).save(tmp_path / "page.png")
     code, out, err = run("ask", tmp_path / "page.png", "What is <image>?")
     assert (code, out) == (2, "")
@@ -153,7 +154,7 @@ def test_a_long_question_is_drawn(run: Run, tmp_path: Path, monkeypatch: pytest.
     case = CASES["llava_next"]
     model = case.model()
     model.config.text_config.max_position_embeddings = 100_000
-    monkeypatch.setattr(loading, "_tiny", lambda device, dtype: (model, case.processor("left")))
+    monkeypatch.setattr(named, "_tiny", lambda device, dtype: (model, case.processor("left")))
     Image.new("RGB", (64, 48)).save(tmp_path / "page.png")
     words = ["ask", tmp_path / "page.png", "ab c" * (length // 4), "--max-new-tokens", 1, "--view", tmp_path / "v.png"]
     code, _, err = run(*words)
@@ -182,7 +183,7 @@ def test_prompts_beyond_the_models_positions_are_told(
     case = CASES["llava_next"]
     model = case.model()
     model.config.text_config.max_position_embeddings = 60
-    monkeypatch.setattr(loading, "_tiny", lambda device, dtype: (model, case.processor("left")))
+    monkeypatch.setattr(named, "_tiny", lambda device, dtype: (model, case.processor("left")))
     Image.new("RGB", (64, 64)).save(tmp_path / "page.png")
     words = {
         "ask": ["ask", tmp_path / "page.png", "a", "--max-new-tokens", 1, "--budget"],

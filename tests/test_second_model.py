@@ -9,7 +9,7 @@ pytest.importorskip("matplotlib")
 
 from benchmarks.stand_in import MODEL, above
 
-from hired.cli import loading
+from hired import loading, prompts
 from hired.evaluation import Settings
 from hired.evaluation.run import evaluate
 from hired.evaluation.samples import samples
@@ -24,7 +24,7 @@ def second() -> tuple[Any, Any]:
 
 def test_it_keeps_what_was_asked_for_where_random_tokens_do_not() -> None:
     settings = Settings(limit=48, budgets=(1, 0.2), methods=("hired", "random"))
-    rows = evaluate(*second(), settings, loading.prompt)
+    rows = evaluate(*second(), settings, prompts.prompt)
     correct = {(row["method"], row["budget"]): row["correct"] for row in rows}
     assert correct["hired", 1] >= 36
     assert correct["hired", 0.2] >= 0.85 * correct["hired", 1]

@@ -18,8 +18,8 @@ from hired.bench.subject import Subject, inputs_for, load, pictures, text_for
 from hired.cli.output import warn_length
 from hired.costs.tokens import max_positions
 from hired.errors import HiredError
+from hired.loading.devices import usable_device
 from hired.machine import machine
-from hired.pretrained import usable_device
 from hired.reduction import Plan
 
 __all__ = ["RANDOM_WEIGHTS", "bench"]

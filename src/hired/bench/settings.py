@@ -95,9 +95,9 @@ class Settings:
 
     def check(self) -> None:
         """Raises `HiredError` for settings that cannot be measured, before anything is loaded."""
-        from hired.cli.loading import DTYPES
         from hired.core.budget import Budget, EncoderBudget
         from hired.costs.shapes import SHAPES
+        from hired.loading import DTYPES
 
         if self.model is not None and self.shape is not None:
             raise HiredError("--model and --shape name two things to measure: give one of them")

@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hired import loading
 from hired.bench.settings import Scene, Settings
 from hired.costs.randomly import random_model
 from hired.costs.shapes import shape_config
 from hired.errors import InputsError, ModelLoadError
 from hired.families import Family, family_of
-from hired.pretrained import usable_device
+from hired.loading.devices import usable_device
 
 __all__ = ["Subject", "inputs_for", "load", "pictures", "text_for"]
 
@@ -58,8 +59,6 @@ def load(settings: Settings) -> Subject:
         ModelLoadError: device, dtype or checkpoint cannot be had.
     """
     from transformers import GenerationConfig
-
-    from hired.cli import loading
 
     if settings.model is not None:
         loaded = loading.load(settings.model, settings.device, settings.dtype, settings.trust_remote_code)

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hired import greedy, images, prompts
-from hired.cli import loading, output
+from hired.cli import output, waiting
+from hired.cli.options import check_settings
 from hired.cli.question import check_tags, check_text
-from hired.pretrained import strangers
+from hired.loading import Loaded
+from hired.loading.strangers import strangers
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -124,7 +126,7 @@ class _Stream:
         return str(self.tokenizer.decode(self.ids, skip_special_tokens=True)).lstrip()
 
 
-def answer(loaded: loading.Loaded, picture: Any, settings: Settings, echo: bool = False) -> Answer:
+def answer(loaded: Loaded, picture: Any, settings: Settings, echo: bool = False) -> Answer:
     """Answer one question about one picture, timing every stage.
 
     Args:
@@ -148,14 +150,14 @@ def answer(loaded: loading.Loaded, picture: Any, settings: Settings, echo: bool 
         loaded.synchronize()
         marks.append(time.perf_counter())
 
-    words = loading.prompt(loaded.processor, settings.question)
+    words = prompts.prompt(loaded.processor, settings.question)
     inputs = prompts.inputs(loaded.model, loaded.processor, [words], [picture])
     mark()
     with strangers(loaded.name, "answer with", through=OSError), torch.inference_mode():
         planned = plan(
             loaded.model,
             inputs,
-            loading.check_settings(settings.budget, settings.alpha, settings.method, settings.variant),
+            check_settings(settings.budget, settings.alpha, settings.method, settings.variant),
             alpha=settings.alpha,
             method=settings.method,
             variant=settings.variant,
@@ -198,10 +200,10 @@ def run(settings: Settings) -> None:
     """
     if settings.view is not None:
         output.check_picture_path(settings.view, settings.image)
-    loading.check_settings(settings.budget, settings.alpha, settings.method, settings.variant)
+    check_settings(settings.budget, settings.alpha, settings.method, settings.variant)
     check_text(settings.question)
     picture = images.load(settings.image)
-    loaded = loading.load(settings.model, settings.device, settings.dtype, settings.trust_remote_code)
+    loaded = waiting.load(settings.model, settings.device, settings.dtype, settings.trust_remote_code)
     check_tags(loaded.processor, settings.question)
     result = answer(loaded, picture, settings, echo=not settings.as_json)
     memory = output.peak_memory_mb(loaded.kind)

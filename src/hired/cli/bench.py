@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from hired.bench import Arm, Settings
 from hired.cli import output
-from hired.pretrained import strangers
+from hired.loading.strangers import strangers
 
 if TYPE_CHECKING:
     from hired.bench.rows import Row

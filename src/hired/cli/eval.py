@@ -12,9 +12,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hired.cli import loading, output
+from hired import prompts
+from hired.cli import output, waiting
 from hired.evaluation import Settings
-from hired.pretrained import strangers
+from hired.loading.strangers import strangers
 
 if TYPE_CHECKING:
     from hired.evaluation.run import Row
@@ -38,7 +39,7 @@ def run(
     """
     settings.check()
     output.check_results(out)
-    loaded = loading.load(model, device, dtype, trust_remote_code)
+    loaded = waiting.load(model, device, dtype, trust_remote_code)
 
     from hired.costs.tokens import max_positions
     from hired.evaluation.run import evaluate
@@ -47,7 +48,7 @@ def run(
     start = time.perf_counter()
     lengths: set[int] = set()
     with _progress(settings.limit) as advance, strangers(model, "measure", through=OSError):
-        rows = evaluate(loaded.model, loaded.processor, settings, loading.prompt, advance, lengths.add)
+        rows = evaluate(loaded.model, loaded.processor, settings, prompts.prompt, advance, lengths.add)
     result: dict[str, Any] = {
         "task": settings.task,
         "model": model,

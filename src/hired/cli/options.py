@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
 from hired.errors import BudgetError, HiredError
 
-__all__ = ["DTYPES", "MOST_TOKENS", "budgets", "full_dtype", "number", "positive"]
+__all__ = ["DTYPES", "MOST_TOKENS", "budgets", "check_settings", "full_dtype", "number", "positive"]
 
 DTYPES = {
     "fp32": "float32",
@@ -42,6 +43,20 @@ def number(text: str) -> int | float | str:
 def budgets(text: str) -> tuple[int | float | str, ...]:
     """Comma-separated budgets."""
     return tuple(number(part.strip()) for part in text.split(",") if part.strip())
+
+
+def check_settings(budget: int | float | str, alpha: float, method: str, variant: str) -> int | float:
+    """The budget, a number for sure, before anything is loaded.
+
+    Raises:
+        BudgetError: settings that no picture could do with.
+    """
+    from hired.core.budget import Budget, check_alpha
+    from hired.methods import resolve
+
+    Budget.parse(budget)
+    resolve(method, variant, check_alpha(alpha))
+    return cast(float, budget)
 
 
 def full_dtype(name: str) -> str:

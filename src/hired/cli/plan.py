@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from hired.cli import output
 from hired.cli.options import full_dtype, positive
 from hired.errors import BudgetError, HiredError
-from hired.pretrained import strangers
+from hired.loading.strangers import strangers
 
 if TYPE_CHECKING:
     from hired.costs.estimate import Costs, Estimator
@@ -160,7 +160,7 @@ def _dtype(settings: Settings, config: Any, device: str) -> str:
 
 
 def _rates(settings: Settings, asked: _Asked, estimator: Estimator, length: int) -> Rates | None:
-    from hired.cli.loading import progress
+    from hired.cli.waiting import progress
     from hired.costs.rates import by_hand, calibrate
 
     request = estimator.request

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from hired import images, prompts
-from hired.cli import loading, output
-from hired.pretrained import strangers
+from hired.cli import output, waiting
+from hired.cli.options import check_settings
+from hired.loading.strangers import strangers
 
 __all__ = ["run"]
 
@@ -29,16 +30,16 @@ def run(
         HiredError: The picture, the model or the settings will not do, or `out` cannot be written.
     """
     output.check_picture_path(out, image)
-    share = loading.check_settings(budget, alpha, method, variant)
+    share = check_settings(budget, alpha, method, variant)
     picture = images.load(image)
-    loaded = loading.load(model, device, dtype, trust_remote_code)
+    loaded = waiting.load(model, device, dtype, trust_remote_code)
 
     import torch
 
     import hired
     from hired.viz import draw
 
-    words = loading.prompt(loaded.processor, "What is shown?")
+    words = prompts.prompt(loaded.processor, "What is shown?")
     inputs = prompts.inputs(loaded.model, loaded.processor, [words], [picture])
     with strangers(model, "select with"), torch.inference_mode():
         reduced = hired.reduce(

@@ -151,7 +151,7 @@ def config_of(name: str, trust_remote_code: bool = False) -> Any:
     """
     if name in SHAPES:
         return shape_config(name)
-    from hired.pretrained import load_config
+    from hired.loading.checkpoints import load_config
 
     path = Path(name).expanduser()
     if path.exists() and not (path / "config.json").is_file():

@@ -14,7 +14,8 @@ from typing import Any
 
 from hired.errors import BudgetError, HiredError, MissingDependencyError, ModelLoadError, UnsupportedModelError
 from hired.families.checking import check_config
-from hired.pretrained import load_model, load_processor, strangers
+from hired.loading.checkpoints import load_model, load_processor
+from hired.loading.strangers import strangers
 from hired.vllm import ARCHITECTURES, PREFIX
 from hired.vllm.geometry import Geometry, geometry_of
 from hired.vllm.settings import Settings

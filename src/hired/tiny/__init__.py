@@ -42,7 +42,9 @@ def load_tiny(
     kind = _dtype(dtype)
     from transformers import LlavaNextForConditionalGeneration, LlavaNextProcessor
 
-    from hired.pretrained import check_complete, strangers, usable_device
+    from hired.loading.checkpoints import check_complete
+    from hired.loading.devices import usable_device
+    from hired.loading.strangers import strangers
 
     place = usable_device(device)
     with strangers("tiny", "load the model"):

@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import logging
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hired.errors import HiredError, ModelLoadError
+from hired.errors import ModelLoadError
+from hired.loading.strangers import strangers
 
-__all__ = [
-    "check_complete",
-    "load_config",
-    "load_model",
-    "load_processor",
-    "quiet",
-    "reason",
-    "strangers",
-    "usable_device",
-]
-
-_CAUSES = 4
-"""Causes of an exception that are looked at."""
+__all__ = ["check_complete", "load_config", "load_model", "load_processor"]
 
 
 def load_config(source: str, name: str, trust_remote_code: bool = False) -> Any:
@@ -168,26 +154,6 @@ def check_complete(info: dict[str, Any], name: str) -> None:
         raise ModelLoadError(f"{name!r} {' and '.join(said)}: download or save it again")
 
 
-def usable_device(name: Any) -> Any:
-    """The device of a name, tried out; ``auto`` is a GPU where there is one.
-
-    Raises:
-        ModelLoadError: PyTorch knows no such device, or cannot use it here.
-    """
-    import torch
-
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device).cpu()
-    except Exception as error:  # RuntimeError, AssertionError, NotImplementedError: it depends on the build
-        raise ModelLoadError(f"device {str(name)!r} cannot be used: {reason(error)}") from error
-    return device
-
-
 def _listed(count: int, what: str, shown: Sequence[str]) -> str:
     """`20 weights (a, b, c and 17 more)`."""
     more = count - len(shown[:3])
@@ -197,82 +163,3 @@ def _listed(count: int, what: str, shown: Sequence[str]) -> str:
 
 def _shape(sizes: Sequence[int]) -> str:
     return " x ".join(map(str, sizes)) or "a scalar"
-
-
-@contextlib.contextmanager
-def strangers(name: str, doing: str, through: type[Exception] = BrokenPipeError) -> Iterator[None]:
-    """Turns whatever is raised over a checkpoint of somebody else's into one error that names it.
-
-    Args:
-        name: of the checkpoint.
-        doing: what was attempted, such as "load the model".
-        through: what is raised as it is.
-
-    Raises:
-        ModelLoadError: for every exception that is none of this library's own.
-    """
-    try:
-        with quiet():
-            yield
-    except (HiredError, through):
-        raise
-    except Exception as error:  # anything can come of a broken or absent checkpoint
-        if any("trust_remote_code=True" in str(cause) for cause in _causes(error)):
-            raise ModelLoadError(
-                f"{name!r} needs code of its own to be run, which can do anything that you can: read it, and add"
-                " --trust-remote-code if you trust it"
-            ) from error
-        raise ModelLoadError(f"cannot {doing} {name!r}: {reason(error)}") from error
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """No warnings and no log of transformers' or the hub's inside: what is wrong is said once, by an error."""
-    loggers = [logging.getLogger(name) for name in ("transformers", "huggingface_hub")]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.CRITICAL + 1)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-
-
-def reason(error: BaseException) -> str:
-    """What an exception says and what caused it, on one line.
-
-    The first line of a loader's error often says only that something failed; why is in the next one or in the cause.
-    """
-    said: list[str] = []
-    for cause in _causes(error):
-        text = _words(cause)
-        if not any(text in other or other in text for other in said):
-            said.append(text)
-    text = "; ".join(said)
-    return text if len(text) <= 320 else text[:317] + "..."
-
-
-def _words(error: BaseException) -> str:
-    """The first line, the second where the first leads up to it; behind the kind where the words are about Python."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = lines[0] if lines else ""
-    if text.endswith(":") and len(lines) > 1:
-        text += f" {lines[1]}"
-    text = text if len(text) <= 200 else text[:197] + "..."
-    kind = type(error).__name__
-    if not text:
-        return kind
-    return text if isinstance(error, OSError) or type(error) in (ValueError, RuntimeError) else f"{kind}: {text}"
-
-
-def _causes(error: BaseException) -> list[BaseException]:
-    """An exception and what it was raised from, or while handling what."""
-    found: list[BaseException] = []
-    cause: BaseException | None = error
-    while cause is not None and cause not in found and len(found) < _CAUSES:
-        found.append(cause)
-        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
-    return found

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from hired.errors import ModelLoadError
 from hired.greedy import repaired
-from hired.pretrained import load_config, load_model, load_processor, strangers, usable_device
-from hired.prompts import prompt
+from hired.loading.checkpoints import load_config, load_model, load_processor
+from hired.loading.devices import usable_device
+from hired.loading.quantized import check_load, quantization, usable_for
+from hired.loading.strangers import quiet, strangers
+from hired.tiny import WEIGHTS
 
-__all__ = ["DTYPES", "Loaded", "check_settings", "load", "progress", "prompt"]
+__all__ = ["DTYPES", "Loaded", "load"]
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
@@ -49,21 +48,13 @@ class Loaded:
             torch.mps.synchronize()
 
 
-def check_settings(budget: int | float | str, alpha: float, method: str, variant: str) -> int | float:
-    """The budget, a number for sure, before anything is loaded.
-
-    Raises:
-        BudgetError: Settings that no picture could do with.
-    """
-    from hired.core.budget import Budget, check_alpha
-    from hired.methods import resolve
-
-    Budget.parse(budget)
-    resolve(method, variant, check_alpha(alpha))
-    return cast(float, budget)
-
-
-def load(name: str, device: str = "auto", dtype: str = "auto", trust_remote_code: bool = False) -> Loaded:
+def load(
+    name: str,
+    device: str = "auto",
+    dtype: str = "auto",
+    trust_remote_code: bool = False,
+    load: str | None = None,
+) -> Loaded:
     """Load a model and its processor.
 
     Args:
@@ -71,37 +62,29 @@ def load(name: str, device: str = "auto", dtype: str = "auto", trust_remote_code
         device: ``auto`` (a GPU where there is one), or what `torch.device` takes.
         dtype: One of `DTYPES`; ``auto`` is the checkpoint's own.
         trust_remote_code: Run code that comes with the checkpoint, where it needs that.
+        load: ``4bit`` or ``8bit`` quantises the LLM's linear layers with bitsandbytes; None leaves them as they are.
+            `dtype` is then that of everything else, and what is computed in.
 
     Raises:
-        ModelLoadError: The model, the device or the dtype cannot be had, or the checkpoint is not whole.
+        ModelLoadError: The model, the device, the dtype or the quantisation cannot be had, or the checkpoint is not
+            whole.
+        MissingDependencyError: `load` needs what is not installed.
         UnsupportedModelError: A model of no known family.
     """
     if dtype not in DTYPES:
         raise ModelLoadError(f"unknown dtype {dtype!r}: use one of {', '.join(DTYPES)}")
-    with progress(f"Loading {name}"):
-        import transformers
-
-        transformers.utils.logging.set_verbosity_error()
-        transformers.utils.logging.disable_progress_bar()
-        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    check_load(load)
+    with quiet():
         target = usable_device(device)
-        if name == "tiny":
+        if load is not None:
+            usable_for(load, target)
+        if name == "tiny" and load is None:
             model, processor = _tiny(target, dtype)
+        elif name == "tiny":
+            model, processor = _read(str(WEIGHTS), name, target, "float32" if dtype == "auto" else dtype, load=load)
         else:
-            model, processor = _pretrained(name, target, dtype, trust_remote_code)
+            model, processor = _read(_source(name), name, target, dtype, trust_remote_code, load)
     return Loaded(name, model.eval(), processor)
-
-
-@contextlib.contextmanager
-def progress(words: str) -> Iterator[None]:
-    """A spinner on standard error while the block runs; nothing where that is not a terminal."""
-    if not sys.stderr.isatty():
-        yield
-        return
-    from rich.console import Console
-
-    with Console(stderr=True).status(words):
-        yield
 
 
 def _tiny(device: Any, dtype: str) -> tuple[Any, Any]:
@@ -111,8 +94,8 @@ def _tiny(device: Any, dtype: str) -> tuple[Any, Any]:
     return hired.load_tiny(device=device) if dtype == "auto" else hired.load_tiny(dtype, device)
 
 
-def _pretrained(name: str, device: Any, dtype: str, trust: bool) -> tuple[Any, Any]:
-    """A checkpoint, from disk or from the hub."""
+def _source(name: str) -> str:
+    """The directory or hub id that a name stands for."""
     looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name
     path = Path(name).expanduser()
     if not name.strip():
@@ -123,11 +106,20 @@ def _pretrained(name: str, device: Any, dtype: str, trust: bool) -> tuple[Any, A
         raise ModelLoadError(f"{name!r} holds no config.json: it is not a model directory")
     if not path.exists() and looks_local:
         raise ModelLoadError(f"no model directory {name!r}")
-    source = str(path) if path.exists() else name
+    return str(path) if path.exists() else name
+
+
+def _read(
+    source: str, name: str, device: Any, dtype: str, trust: bool = False, load: str | None = None
+) -> tuple[Any, Any]:
+    """A checkpoint, from disk or from the hub."""
     settings: dict[str, Any] = {"dtype": dtype}
     if _spread(device):
         settings["device_map"] = "auto"
-    load_config(source, name, trust)  # before its weights are read
+    config = load_config(source, name, trust)  # before its weights are read
+    if load is not None:
+        settings.setdefault("device_map", {"": device})  # such weights cannot be moved afterwards
+        settings["quantization_config"] = quantization(load, config, name, dtype)
     processor = load_processor(source, name, trust)
     with strangers(name, "read the generation settings of"):
         generation_config = repaired(source)
