@@ -30,7 +30,7 @@ from hired.machine import machine
 from hired.methods import METHODS, Method
 from hired.methods.base import final_scores, need
 from hired.methods.cdpruner import conditioned
-from hired.methods.glean import ground, importance
+from hired.methods.glean import importance, views
 
 HERE = Path(__file__).parent
 FILE = HERE / "ablation.json"
@@ -47,14 +47,14 @@ class Variant:
     Attributes:
         power: exponent of the attention.
         over: what a partition's attention is divided by: "mean", or "nothing".
-        full: what the full image's is multiplied by: "shown" for what it shows of the contrast beneath, "ground" for
-            one over the number of sub-images, or a number.
+        views: how the full image's and the sub-images' compare: "odds" for shown over lost, "full" for that on the
+            full image's side alone, "ground" for one over the number of sub-images, or a number for the full image's.
         new: "all" for novelty over the whole picture, "partition" for inside each partition alone, "none".
     """
 
     power: float = 0.5
     over: str = "mean"
-    full: float | str = "shown"
+    views: float | str = "odds"
     new: str = "all"
     name: ClassVar[str] = "variant"
     reads: ClassVar[tuple[str, ...]] = ("last", "states", "pixels")
@@ -68,11 +68,13 @@ class Variant:
             sums = torch.zeros(layout.partitions).scatter_add_(0, part, scores)
             scores = scores / (sums / torch.tensor(layout.capacity).clamp(min=1))[part]
         if layout.partitions > 1:
-            seen = image if self.full == "shown" else replace(image, pixels=None)
-            counts = (
-                ground(seen) if isinstance(self.full, str) else torch.full((layout.cells_per_partition,), self.full)
-            )
-            scores = scores * torch.where(part == 0, counts[layout.cell[real].clamp(max=len(counts) - 1)], 1.0)
+            full = part == 0
+            if isinstance(self.views, str):
+                seen = replace(image, pixels=None) if self.views == "ground" else image
+                counts = views(seen, real)
+                scores = scores * (torch.where(full, counts, 1.0) if self.views == "full" else counts)
+            else:
+                scores = scores * torch.where(full, self.views, 1.0)
         states = need(image.states, "states")[real]
         if self.new == "all":
             scores = scores * novelty(scores, states)
@@ -148,11 +150,12 @@ VARIANTS: dict[str, Method] = {
     "attention itself, not its root": Variant(power=1.0),
     "no attention": Variant(power=0.0),
     "partitions not evened out": Variant(over="nothing"),
-    "the full image's tokens count for a k-th": Variant(full="ground"),
-    "the full image as any sub-image": Variant(full=1.0),
-    "half of that": Variant(full=0.5),
-    "a quarter of that": Variant(full=0.25),
-    "no full image": Variant(full=0.0),
+    "odds for the full image's tokens alone": Variant(views="full"),
+    "the full image's tokens count for a k-th": Variant(views="ground"),
+    "the full image as any sub-image": Variant(views=1.0),
+    "half of that": Variant(views=0.5),
+    "a quarter of that": Variant(views=0.25),
+    "no full image": Variant(views=0.0),
     "greedy search in place of one pass": Greedy(),
     **{f"sinks: {name}": Planted(METHODS[name]()) for name in ("glean", "hired", "scope", "vispruner", "divprune")},
     "sinks: attention itself, not its root": Planted(Variant(power=1.0)),

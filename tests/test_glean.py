@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 import hired
 from hired import forms
 from hired.core import novelty as module
-from hired.core.detail import shown_by_full
+from hired.core.detail import odds
 from hired.core.image import Attention, Image
 from hired.core.layout import Layout
 from hired.core.novelty import novelty
@@ -128,28 +128,33 @@ def drawn(canvas: torch.Tensor) -> torch.Tensor:
 
 
 def test_what_the_full_image_shows_of_a_page() -> None:
-    """Print of single pixels is lost in shrinking, an edge is shown, and blank paper has nothing to show."""
+    """Print of single pixels is lost in shrinking, a slow wave is shown, and blank paper has nothing to show."""
     layout = layout_of(*CUT)
     assert layout.grid == (2, 2)
     canvas = torch.zeros(64, 64)
     y, x = torch.meshgrid(torch.arange(64), torch.arange(64), indexing="ij")
-    canvas[:32, :32] = ((y + x) % 2).float()[:32, :32]  # the first sub-image: the full image's upper left cells
-    canvas[36:60, 36:60] = 1.0  # the last one: a square, whose edges lie inside of patches
-    found = shown_by_full(drawn(canvas), layout).view(4, 4)
-    assert bool((found[:2, :2] == 0).all())
-    assert bool((found[2:, 2:] > 1).any())
-    assert bool((found[:2, 2:] == 0).all())
+    canvas[:16, :32] = ((y + x) % 2).float()[:16, :32]  # the full image's first row, left half
+    canvas[32:, 32:] = 4 * torch.sin(y / 6)[32:, 32:]  # its lower right: waves much longer than the print's
+    found, place = odds(drawn(canvas), layout)
+    assert found.shape == (17,)
+    assert found[16] == 1
+    cells = found[:16].view(4, 4)
+    assert bool((cells[:2, 0] == 0).all())  # the cells beside these have waves in their neighbourhood
+    assert bool((cells[3, 2:] > 2).all())
+    assert cells[0, 3] == 0
+    assert place.view(4, 4, 4)[1, 0].tolist() == [2, 2, 3, 3]  # the first row of the sub-image at the right
 
 
 def test_cells_are_found_beneath_by_their_pixels() -> None:
-    """An edge in one patch of one sub-image tells of the cell of the full image that shows this place, and no other."""
+    """An edge in one patch of one sub-image tells of the cell of the full image that shows this place, and of those
+    beside it, and of no other."""
     layout = layout_of(*CUT)
     for row in range(8):
         canvas = torch.zeros(64, 64)
-        canvas[8 * row : 8 * row + 4, 20:24] = 1.0  # column 2 of 8 patches, row `row`
-        canvas[8 * row + 4, 20] = 1.0
-        found = shown_by_full(drawn(canvas), layout).view(4, 4)
-        assert found.nonzero().tolist() in ([[row // 2, 1]], []), row
+        canvas[8 * row : 8 * row + 4, 4:8] = 1.0  # column 0 of 8 patches, row `row`
+        cells = odds(drawn(canvas), layout)[0][:16].view(4, 4)
+        beside = range(max(0, row // 2 - 1), min(4, row // 2 + 2))
+        assert cells.nonzero().tolist() == [[y, x] for y in beside for x in range(2)], row
 
 
 def test_large_things_bring_the_full_image_back() -> None:
@@ -165,3 +170,19 @@ def test_large_things_bring_the_full_image_back() -> None:
         image = Image(layout, Attention(last=rows), 40, "drop", states=states, pixels=drawn(canvas))
         counts.append(int((layout.partition[Glean().select(image)] == 0).sum()))
     assert counts[0] < counts[1]
+
+
+def test_each_place_is_kept_from_the_view_that_shows_it_better() -> None:
+    """Attention says nothing; print at the left and slow waves at the right: sub-images there, the full image here."""
+    layout = layout_of(*CUT)
+    rows = torch.full((layout.partitions, 2, layout.cells_per_partition), 1 / layout.cells_per_partition)
+    states = torch.eye(layout.tokens_full)
+    y, x = torch.meshgrid(torch.arange(64), torch.arange(64), indexing="ij")
+    canvas = torch.where(x < 32, (y + x) % 2, 4 * torch.sin(y / 6))
+    image = Image(layout, Attention(last=rows), 24, "drop", states=states, pixels=drawn(canvas))
+    kept = Glean().select(image)
+    full, column = layout.partition[kept] == 0, layout.cell[kept] % 4
+    assert int((full & (column == 0)).sum()) == 0
+    assert int((full & (column >= 2)).sum()) == 8
+    right = layout.partition[kept] % 2 == 0
+    assert int((~full & right).sum()) == 0

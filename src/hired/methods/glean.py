@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from hired.core.choose import in_order, patches
-from hired.core.detail import shown_by_full
+from hired.core.detail import odds
 from hired.core.image import Image
 from hired.core.novelty import novelty
 from hired.methods.base import final_scores, need
@@ -32,11 +32,7 @@ def importance(image: Image, real: Tensor) -> Tensor:
     """(R,) float32 what patch tokens, (R,) int64 `real`, are ranked by before novelty."""
     layout = image.layout
     scores = amplitudes(final_scores(image)[real], layout.partition[real], layout.partitions)
-    if layout.partitions == 1:
-        return scores
-    counts = ground(image)
-    full = layout.partition[real] == 0
-    return scores * torch.where(full, counts[layout.cell[real].clamp(max=len(counts) - 1)], 1.0)
+    return scores if layout.partitions == 1 else scores * views(image, real)
 
 
 def amplitudes(scores: Tensor, partition: Tensor, partitions: int) -> Tensor:
@@ -54,13 +50,20 @@ def amplitudes(scores: Tensor, partition: Tensor, partitions: int) -> Tensor:
     return roots * (sums[1] / sums[0].clamp(min=1e-30))[partition]
 
 
-def ground(image: Image) -> Tensor:
-    """(N,) what the full image's tokens count for, beside one of a sub-image: between 1 / k and 1.
+def views(image: Image, real: Tensor) -> Tensor:
+    """(R,) what patch tokens, (R,) int64 `real`, count for: between 1 / k and 1 for k sub-images.
 
-    A token of the full image shows as much ground as one of each of the k sub-images together, on a k-th of the pixels.
-    Where small things lie there, it counts for a k-th; the more of their contrast it keeps, the more it counts.
+    A place is shown twice, in the full image and in a sub-image, on a k-th of the tokens or on all. Whichever shows it
+    better counts whole, and the other by the odds; a token of the full image is worth no less than its share of the
+    ground that k sub-images show, and one of theirs no less than that.
     """
-    tiles = image.layout.partitions - 1
+    layout = image.layout
+    tiles = layout.partitions - 1
+    partition, cell = layout.partition[real], layout.cell[real]
+    full = partition == 0
     if image.pixels is None:
-        return torch.full((image.layout.cells_per_partition,), 1 / tiles, device=image.layout.partition.device)
-    return shown_by_full(image.pixels, image.layout).clamp(min=1 / tiles, max=1.0)
+        return torch.where(full, 1 / tiles, 1.0)
+    shown, place = odds(image.pixels, layout)
+    beneath = place[((partition - 1).clamp(min=0) * (len(place) // tiles) + cell).clamp(max=len(place) - 1)]
+    found = shown[torch.where(full, cell, beneath)]
+    return torch.where(full, found, 1 / found.clamp(min=1e-12)).clamp(min=1 / tiles, max=1.0)
