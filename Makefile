@@ -138,7 +138,8 @@ train: $(VENV)/.dev  ## train the shipped model again (hours on two cores; resum
 	$(BIN)/python -m training.encoder --minutes 16 --lr 1.2e-3 --seed 1 --start encoder --name encoder2
 	$(BIN)/python -m training.llm --minutes 46 --lr 1.5e-3 --tokens 8000 --start shipped --encoder encoder --name llm
 	$(BIN)/python -m training.llm --minutes 18 --lr 1.2e-3 --seed 2 --tokens 8000 --start llm --encoder encoder2 --name llm2
-	$(BIN)/python -m training.record encoder encoder2 llm llm2
+	$(BIN)/python -m training.llm --minutes 20 --lr 1.2e-3 --seed 3 --tokens 8000 --start llm2 --encoder encoder2 --name llm3
+	$(BIN)/python -m training.record encoder encoder2 llm llm2 llm3
 
 AYA := --model aya-vision --start shipped --float32 --adamw --lr 1.5e-3
 train-aya: $(VENV)/.dev  ## train the second small model again, from the shipped one (an hour on two cores)

@@ -25,18 +25,20 @@ FOLDER = leaderboard_page.FOLDER
 MODELS = {"tiny": ("tiny", "float32"), "tiny_aya": ("tests/data/tiny_aya", "float32")}
 """Where each model's weights are, and the dtype it is measured in."""
 TASKS = {
-    "tiny": ("forms",),
-    "tiny_aya": ("forms",),
+    "tiny": ("forms", "forms-unseen", "dense", "large", "shapes", "layout", "mixed"),
+    "tiny_aya": ("forms", "dense"),  # it knows small print only
 }
 BUDGETS = (1, 0.4, 0.2, 0.1, 0.05, 0.03)
-TOGETHER = 4
+TOGETHER = 8
 """Methods that share one encoding of the pages; more of them lose more when interrupted."""
+BATCH = 40
+"""Pages at a time."""
 
 
 def settings(task: str, limit: int) -> Settings:
     """What is measured on a task; "-unseen" stands for typefaces that training never showed."""
     name, _, fonts = task.partition("-")
-    return Settings(task=name, fonts=fonts or "train", budgets=BUDGETS, limit=limit)
+    return Settings(task=name, fonts=fonts or "train", budgets=BUDGETS, limit=limit, batch_size=BATCH)
 
 
 def measurable(model: str) -> list[str]:
