@@ -31,13 +31,11 @@ __all__ = ["ask", "batch", "view"]
 
 
 def ask(
-    words: Annotated[
+    pictures: Annotated[
         list[str],
-        typer.Argument(
-            metavar="IMAGE... QUESTION",
-            help="Paths, - for standard input, or URLs; pages of a PDF as in a.pdf#2-4; then what to ask.",
-        ),
+        typer.Argument(metavar="IMAGE", help="Paths, - for standard input, or URLs; pages of a PDF as in a.pdf#2-4."),
     ],
+    question: Annotated[str, typer.Argument(metavar="QUESTION", help="What to ask.")],
     model: Model = "tiny",
     budget: BudgetText = "0.2",
     alpha: Alpha = 0.5,
@@ -59,16 +57,14 @@ def ask(
     view: Annotated[Path | None, typer.Option("--view", metavar="OUT.png", help="Also draw what was kept.")] = None,
     as_json: Json = False,
 ) -> None:
-    if len(words) < 2:
-        raise typer.BadParameter("name one or more pictures, then the question", param_hint="IMAGE... QUESTION")
     from hired.cli.answering import How
     from hired.cli.ask import Settings, run
 
     how = How(number(budget), alpha, method, variant, newlines, encoder_budget, max_new_tokens, system)
     run(
         Settings(
-            pictures=tuple(words[:-1]),
-            question=words[-1],
+            pictures=tuple(pictures),
+            question=question,
             model=model,
             device=device,
             dtype=dtype,
@@ -86,7 +82,7 @@ def ask(
 
 def batch(
     pictures: Annotated[
-        list[str], typer.Argument(metavar="PICTURE...", help="Files, folders, URLs; pages of a PDF as in a.pdf#2-4.")
+        list[str], typer.Argument(metavar="PICTURE", help="Files, folders, URLs; pages of a PDF as in a.pdf#2-4.")
     ],
     questions: Annotated[
         list[str], typer.Option("-q", "--question", metavar="TEXT", help="What to ask of each; may be repeated.")

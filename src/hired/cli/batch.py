@@ -124,7 +124,10 @@ def run(settings: Settings) -> bool:
             for name in todo:
                 _file(settings, loaded, records, file, name, counts)
                 advance(1)
-    parts = [f"{counts.answers:,} answers", f"{records.count:,} there before" if records.count else ""]
+    parts = [
+        f"{counts.answers:,} answer{'' if counts.answers == 1 else 's'}",
+        f"{records.count:,} there before" if records.count else "",
+    ]
     parts.append(f"{counts.failed:,} failed" if counts.failed else "")
     print(f"{output.one_line(settings.out)}: {', '.join(part for part in parts if part)}")
     return not counts.failed

@@ -13,6 +13,8 @@ from hired.errors import HiredError
 
 __all__ = ["Records"]
 
+_BEGIN = '{"picture": '
+
 
 class Records:
     """The lines of a file.
@@ -31,10 +33,12 @@ class Records:
             HiredError: The file cannot be written, holds something else, or answers under other settings.
         """
         self.path, self.settings = path, dict(settings)
-        if path.exists() and not path.is_file():
-            raise HiredError(f"cannot write {output.one_line(path)}: name a file")
+        if path.suffix.lower() != ".jsonl" or (path.exists() and not path.is_file()):
+            raise HiredError(f"cannot write {output.one_line(path)}: name a .jsonl file")
         output.check_writable(path)
-        self._lines = _lines(path)
+        text = _text(path)
+        self._whole = text.endswith("\n") or not text
+        self._lines = [line for line in text.split("\n") if line.strip()]
         self._kept: list[str] = []
         self._done: set[tuple[str, str]] = set()
         for number, line in enumerate(self._lines, 1):
@@ -45,7 +49,8 @@ class Records:
             found = json.loads(line)
         except ValueError:
             found = None
-            if number == len(self._lines):  # what an end in the middle of a line leaves
+            torn = number == len(self._lines) and (line.startswith(_BEGIN) or _BEGIN.startswith(line))
+            if torn:  # by an end in the middle of it
                 return
         if not isinstance(found, dict) or not {"picture", "question", "settings"} <= found.keys():
             raise HiredError(f"{output.one_line(self.path)} holds no answers of hired batch (line {number:,})")
@@ -76,7 +81,7 @@ class Records:
         Raises:
             HiredError: It cannot be written.
         """
-        if self._kept != self._lines:
+        if self._kept != self._lines or not self._whole:
             output.write(self.path, "".join(f"{line}\n" for line in self._kept).encode())
         with output.told(self.path):
             file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115  # closed below, where errors are others
@@ -98,12 +103,12 @@ class Records:
             file.flush()
 
 
-def _lines(path: Path) -> list[str]:
-    """The lines of a file, none where there is none."""
+def _text(path: Path) -> str:
+    """What is in a file, nothing where there is none."""
     with output.told(path, "read"):
         try:
-            return [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+            return path.read_text(encoding="utf-8")
         except FileNotFoundError:
-            return []
+            return ""
         except UnicodeDecodeError as error:
             raise HiredError(f"{output.one_line(path)} holds no answers of hired batch") from error
