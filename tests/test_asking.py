@@ -10,14 +10,17 @@ from typing import Any
 
 import pytest
 import torch
+import typer
 from PIL import Image
 
 import hired
 from hired import forms, loading, prompts
 from hired.caching import cache_argument, cache_of
 from hired.cli.answering import How, answer, follow
+from hired.cli.app import app
 from hired.errors import HiredError, InputsError
 from hired.loading import named
+from hired.pdf import DPI
 from tests.support import models
 
 pytest.importorskip("matplotlib")
@@ -261,6 +264,21 @@ def test_chat_ends_at_a_question_that_will_not_do(run: Run, monkeypatch: pytest.
     code, out, err = run("ask", "a.png", "What?", "--chat")
     assert (code, err.count("\n"), out.count(" | first token ")) == (2, 1, 1)
     assert "the question holds '<image>'" in err
+
+
+@pytest.mark.usefixtures("there")
+def test_a_person_who_chats_is_asked_again(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hired.cli.chat._asked_for", lambda: True)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"What is <image>?\nAnd?\n")))
+    code, out, err = run("ask", "a.png", "What?", "--chat")
+    assert (code, out.count("> "), out.count(" | first token ")) == (0, 4, 2)  # one in "444 -> 86"
+    assert err.startswith("hired: warning: the question holds '<image>'")
+
+
+def test_the_resolution_of_the_commands_is_that_of_the_library() -> None:
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    for name in ("ask", "batch", "view"):
+        assert next(each.default for each in commands[name].params if each.name == "dpi") == DPI
 
 
 @pytest.mark.usefixtures("there")

@@ -111,6 +111,14 @@ def test_bad_files_are_lines_and_not_the_end(run: Run, runs: list[str]) -> None:
     assert len(lines()) == 6
 
 
+@pytest.mark.usefixtures("there")
+def test_no_line_holds_a_password(run: Run) -> None:
+    assert start(run, "http://me:secret@127.0.0.1:9/a.png")[:2] == (1, "out.jsonl: 0 answers, 1 failed\n")
+    (line,) = lines()
+    assert "secret" not in json.dumps(line)
+    assert line["error"].startswith("cannot download http://")
+
+
 @needs_pdf
 @pytest.mark.usefixtures("there")
 def test_pages_of_a_pdf_are_pictures_of_their_own(run: Run, runs: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from hired import images
 from hired.cli import output, waiting
 from hired.cli.answering import How, answer, pictures_of
 from hired.cli.records import Records
+from hired.download import without_password
 from hired.errors import HiredError, ImageError, MissingDependencyError, UnsupportedModelError
 from hired.loading import Loaded
 from hired.pdf import DPI, check_dpi
@@ -135,7 +136,7 @@ def run(settings: Settings) -> bool:
 
 def _done(settings: Settings, records: Records, name: str) -> bool:
     """Whether all answers about a file are there, so that it need not be read, and no model for it."""
-    names = [name]
+    names = [without_password(name)]
     if records.count and not images.is_url(name) and images.file_of(name).lower().endswith(".pdf"):
         try:
             names = [picture.name for picture in images.each(name, settings.dpi)]
@@ -155,7 +156,7 @@ def _file(settings: Settings, loaded: Loaded, records: Records, file: TextIO, na
     try:
         pictures = images.each(name, settings.dpi)
     except ImageError as error:
-        failed(name, error)
+        failed(without_password(name), error)
         return
     for picture in pictures:
         left = [question for question in settings.asked if not records.has(picture.name, question)]
