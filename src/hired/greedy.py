@@ -16,7 +16,7 @@ from hired.errors import ModelLoadError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["end_tokens", "generate", "repaired"]
+__all__ = ["end_tokens", "generate", "repaired", "turn"]
 
 
 def end_tokens(model: Any) -> list[int] | None:
@@ -79,14 +79,27 @@ def generate(
     Raises:
         ModelLoadError: See `end_tokens`.
     """
+    return turn(model, processor, inputs, max_new_tokens, streamer)[0]
+
+
+def turn(
+    model: Any, processor: Any, inputs: Mapping[str, Any], max_new_tokens: int, streamer: Any = None
+) -> tuple[Tensor, Any]:
+    """What `generate` here gives, and the key-value cache, which holds all of it but the last token.
+
+    Arguments and errors are those of `generate`; among `inputs` may be the cache of an earlier turn, and `input_ids`
+    are the whole conversation then.
+    """
     from transformers import GenerationConfig
+
+    from hired.caching import cache_of
 
     tokens = {"eos_token_id": end_tokens(model), "pad_token_id": processor.tokenizer.pad_token_id or 0}
     greedy = GenerationConfig(max_new_tokens=max_new_tokens, do_sample=False, num_beams=1, **tokens)
     checkpoints = model.generation_config
     model.generation_config = GenerationConfig(**tokens)  # it fills what the call leaves open
     try:
-        ids: Tensor = model.generate(**inputs, generation_config=greedy, streamer=streamer)
+        output = model.generate(**inputs, generation_config=greedy, streamer=streamer, return_dict_in_generate=True)
     finally:
         model.generation_config = checkpoints
-    return ids
+    return output.sequences, cache_of(output)

@@ -1,16 +1,20 @@
-"""Reading pictures: any file that Pillow knows, standard input or a URL, as upright 8-bit RGB.
+"""Reading pictures as upright RGB: any file that Pillow knows, HEIC, pages of PDFs; from disk, standard input or a URL.
 
-`load` gives the first frame, turned the way EXIF says, on white where it is transparent. Whatever goes
-wrong is an `hired.errors.ImageError` of one line.
+`load` gives the first frame, turned the way EXIF says, on white where it is transparent; `each` gives every page of a
+PDF, and one picture of any other file. Whatever goes wrong is an `hired.errors.ImageError` of one line.
 """
 
 from __future__ import annotations
 
 import io
 import os
+import re
 import stat
 import sys
 import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,9 +22,12 @@ import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from hired.download import DownloadError, download, without_password
-from hired.errors import ImageError
+from hired.errors import HiredError, ImageError
+from hired.heif import is_heif
+from hired.heif import load as load_heif
+from hired.pdf import DPI, Pdf, is_pdf
 
-__all__ = ["MAX_BYTES", "MAX_PIXELS", "URL_SECONDS", "load"]
+__all__ = ["MAX_BYTES", "MAX_PIXELS", "URL_SECONDS", "Picture", "each", "file_of", "is_url", "load"]
 
 MAX_BYTES = 256 * 1024 * 1024
 """Largest file or download that is read, in bytes."""
@@ -34,11 +41,56 @@ _CHUNK = 1 << 16
 _NEVER = frozenset({"EPS", "WMF"})
 
 
-def load(source: str | os.PathLike[str] | BinaryIO) -> Image.Image:
+_PAGES = re.compile(r"(?P<source>.+)#(?P<pages>\d[\d,-]*)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture that can be had.
+
+    Attributes:
+        name: The source as it was named; behind it ``#`` and the number of the page, for one of a PDF.
+        load: Decodes it: upright RGB as in `load`, with the same errors.
+    """
+
+    name: str
+    load: Callable[[], Image.Image]
+
+
+def each(source: str | os.PathLike[str] | BinaryIO, dpi: float = DPI) -> list[Picture]:
+    """The pictures of a source: pages of a PDF, or the one picture of any other file. Reads it, decodes nothing.
+
+    Args:
+        source: As in `load`; ``#2``, ``#2-4``, ``#7-`` or ``#1,3`` behind a PDF's name choose pages of it.
+        dpi: Pixels an inch that pages are drawn with.
+
+    Returns:
+        One or more.
+
+    Raises:
+        ImageError: The file cannot be had, is a broken or encrypted PDF, or lacks a page that was named.
+        MissingDependencyError: It is a PDF, and pypdfium2 is not installed.
+    """
+    source, words = _without_pages(source)
+    name, data = _read(source)
+    if not data:
+        raise ImageError(f"{name} is empty (0 bytes)")
+    named = without_password(os.fsdecode(source)) if isinstance(source, str | os.PathLike) else name
+    if is_pdf(data):
+        pdf = Pdf(name, data, dpi)
+        return [Picture(f"{named}#{page}", partial(pdf.page, page, MAX_PIXELS)) for page in pdf.pages(words)]
+    if words is not None and not is_url(named):  # a URL may have an anchor of its own
+        raise ImageError(f"{name} is no PDF: it has no pages to choose from by #{words[:40]}")
+    return [Picture(named, partial(_picture, name, data))]
+
+
+def load(source: str | os.PathLike[str] | BinaryIO, dpi: float = DPI) -> Image.Image:
     """Read a picture as upright RGB.
 
     Args:
-        source: A path, ``"-"`` (standard input), an http or https URL, or a binary file object.
+        source: A path, ``"-"`` (standard input), an http or https URL, or a binary file object; of a PDF with several
+            pages, one of them, as in ``"file.pdf#2"``.
+        dpi: Pixels an inch that a page is drawn with.
 
     Returns:
         The first frame, mode ``RGB``, at least 1 x 1 pixels, EXIF orientation applied, transparent
@@ -47,17 +99,45 @@ def load(source: str | os.PathLike[str] | BinaryIO) -> Image.Image:
 
     Raises:
         ImageError: The picture cannot be had or decoded, has no pixels, or is larger than `MAX_BYTES`
-            or `MAX_PIXELS`.
+            or `MAX_PIXELS`; or several pages are meant.
+        MissingDependencyError: It is a PDF or a HEIC picture, and what reads these is not installed.
     """
-    name, data = _read(source)
-    if not data:
-        raise ImageError(f"{name} is empty (0 bytes)")
+    found = each(source, dpi)
+    if len(found) > 1:
+        raise ImageError(
+            f"{_shown(found[0].name.rpartition('#')[0])} stands for {len(found):,} pages: name one of them, as in"
+            f" {_shown(found[0].name)}"
+        )
+    return found[0].load()
+
+
+def file_of(source: str) -> str:
+    """What of a source is read: the name without the pages behind it."""
+    return str(_without_pages(source)[0])
+
+
+def _without_pages(source: str | os.PathLike[str] | BinaryIO) -> tuple[str | os.PathLike[str] | BinaryIO, str | None]:
+    """A source and the pages that are named behind it; a file of the whole name is that file."""
+    match = _PAGES.fullmatch(source) if isinstance(source, str) else None
+    if match is None or os.path.lexists(match[0]):
+        return source, None
+    return match["source"], match["pages"]
+
+
+def is_url(text: str) -> bool:
+    """Whether a source is fetched."""
+    scheme, colon, _ = text.partition("://")
+    return bool(colon) and scheme.lower() in ("http", "https")
+
+
+def _picture(name: str, data: bytes) -> Image.Image:
+    """Decode the bytes of a file that is no PDF."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             return _decode(name, data)
-    except ImageError:
+    except HiredError:
         raise
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise ImageError(f"{name} would decode to more than {MAX_PIXELS:,} pixels") from None
@@ -71,6 +151,8 @@ def load(source: str | os.PathLike[str] | BinaryIO) -> Image.Image:
 
 def _decode(name: str, data: bytes) -> Image.Image:
     """Decode the bytes of a file; whatever Pillow raises goes through."""
+    if is_heif(data):
+        return _plain(load_heif(name, data, MAX_PIXELS))
     Image.init()
     with Image.open(io.BytesIO(data), formats=[f for f in Image.ID if f not in _NEVER]) as image:
         width, height = image.size
@@ -83,9 +165,14 @@ def _decode(name: str, data: bytes) -> Image.Image:
             upright = ImageOps.exif_transpose(image)
         except Exception:  # a picture with unreadable EXIF is still a picture
             upright = image
-        rgb = _rgb(upright)
-        rgb.info.clear()
-        return rgb
+        return _plain(upright)
+
+
+def _plain(image: Image.Image) -> Image.Image:
+    """RGB and nothing else."""
+    rgb = _rgb(image)
+    rgb.info.clear()
+    return rgb
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -131,10 +218,9 @@ def _read(source: str | os.PathLike[str] | BinaryIO) -> tuple[str, bytes]:
     if isinstance(source, str):
         if text == "-":
             return _stdin()
-        scheme, colon, _ = text.partition("://")
-        if colon and scheme.lower() in ("http", "https"):
+        if is_url(text):
             return _url(text)
-        if colon and not Path(text).exists():
+        if "://" in text and not Path(text).exists():
             raise ImageError(f"cannot read {_shown(text)}: only http and https URLs are read")
     return _file(text)
 

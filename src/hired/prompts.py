@@ -1,4 +1,4 @@
-"""A question and its picture as a model's inputs, by the checkpoint's own processor and chat template.
+"""A question and its pictures as a model's inputs, by the checkpoint's own processor and chat template.
 
 Templates and processors come with checkpoints and raise almost anything; here it is an `InputsError` of one line.
 """
@@ -11,46 +11,79 @@ from typing import Any
 
 from hired.errors import InputsError
 
-__all__ = ["inputs", "prompt"]
+__all__ = ["follow_up", "inputs", "prompt"]
 
-_PLAIN = "USER: {image}\n{question} ASSISTANT:"
+_PLAIN = "USER: {question} ASSISTANT:"
+_ANSWER = "HIREDHOLDSTHEANSWERHERE"  # what stands for an answer while a template is looked at
 _ADVICE = "mend the template (chat_template.jinja in the model's directory)"
 
 
-def prompt(processor: Any, question: str) -> str:
-    """The text of one picture and one question, by the chat template where the processor has one.
+def prompt(processor: Any, question: str, pictures: int = 1, system: str | None = None) -> str:
+    """The text of pictures and one question, by the chat template where the processor has one.
+
+    Args:
+        processor: The model's.
+        question: What is asked.
+        pictures: How many stand in front of it.
+        system: A system message, None for the template's own.
 
     Raises:
-        InputsError: The template is broken or leaves the picture or the question out, or the question holds the
-            picture's placeholder.
+        InputsError: The template is broken or leaves a picture, the question or the system message out, or one of the
+            texts holds the picture's placeholder.
     """
-    for token in _placeholders(processor):
-        if token in question:
-            raise InputsError(f"the question holds {token!r}, which stands for a picture: leave it out")
+    for what, text in (("question", question), ("system message", system or "")):
+        for token in _placeholders(processor):
+            if token in text:
+                raise InputsError(f"the {what} holds {token!r}, which stands for a picture: leave it out")
     if not getattr(processor, "chat_template", None):
         image = next(iter(_placeholders(processor)), "<image>")
-        return _PLAIN.format(image=image, question=question)
-    content = [{"type": "image"}, {"type": "text", "text": question}]
-    words = _rendered(processor, content)
+        words = _PLAIN.format(question=f"{image}\n" * pictures + question)
+        return words if system is None else f"{system} {words}"
+    asked = _asked(question, pictures)
+    words = _rendered(processor, [*_told(system), asked])
     known = _placeholders(processor)
-    if known and not any(token in words for token in known):
-        raise InputsError(f"the chat template leaves the picture out (no {known[0]!r} in the prompt): {_ADVICE}")
+    if known and not any(words.count(token) >= pictures for token in known):
+        left = "the picture" if pictures == 1 else f"some of the {pictures} pictures"
+        raise InputsError(f"the chat template leaves {left} out (no {known[0]!r} in the prompt): {_ADVICE}")
+    if system is not None and system.strip() not in words:
+        raise InputsError("the model's chat template takes no system message: leave it out")
     with contextlib.suppress(InputsError):  # a template may want a text
-        if question and words == _rendered(processor, [content[0], {"type": "text", "text": ""}]):
+        if question and words == _rendered(processor, [*_told(system), _asked("", pictures)]):
             words = ""
     if not words:
         raise InputsError(f"the chat template leaves the question out: {_ADVICE}")
     return words
 
 
+def follow_up(processor: Any, question: str) -> str:
+    """What stands between an answer and the next one: the end of its turn, and a turn that asks, without pictures.
+
+    Raises:
+        InputsError: The template is broken or knows no second turn, or the question holds the picture's placeholder.
+    """
+    for token in _placeholders(processor):
+        if token in question:
+            raise InputsError(f"the question holds {token!r}, which stands for a picture: leave it out")
+    if not getattr(processor, "chat_template", None):
+        return str(processor.tokenizer.eos_token or "\n") + _PLAIN.format(question=question)
+    first, again = _asked("?", 1), _asked(question, 0)
+    for content in ([{"type": "text", "text": _ANSWER}], _ANSWER):  # templates take the one, the other or both
+        with contextlib.suppress(InputsError):
+            words = _rendered(processor, [first, {"role": "assistant", "content": content}, again])
+            _, found, tail = words.partition(_ANSWER)
+            if found and _ANSWER not in tail and question.strip() in tail:
+                return tail
+    raise InputsError("the model's chat template takes no follow-up question: ask one question at a time")
+
+
 def inputs(model: Any, processor: Any, words: Sequence[str], images: Sequence[Any], **options: Any) -> Any:
-    """What the processor makes of prompts with a picture each, on the model's device.
+    """What the processor makes of prompts with pictures, on the model's device.
 
     Args:
         model: The model that they are for.
         processor: Its processor.
         words: The prompts.
-        images: The pictures.
+        images: The pictures, in the order of their placeholders in all prompts.
         options: Passed on to the processor.
 
     Raises:
@@ -73,11 +106,20 @@ def inputs(model: Any, processor: Any, words: Sequence[str], images: Sequence[An
     return made
 
 
-def _rendered(processor: Any, content: list[dict[str, str]]) -> str:
-    """What the chat template makes of a message."""
+def _asked(question: str, pictures: int) -> dict[str, Any]:
+    """A message with pictures and a question."""
+    return {"role": "user", "content": [{"type": "image"}] * pictures + [{"type": "text", "text": question}]}
+
+
+def _told(system: str | None) -> list[dict[str, Any]]:
+    """The system message, if any."""
+    return [] if system is None else [{"role": "system", "content": [{"type": "text", "text": system}]}]
+
+
+def _rendered(processor: Any, messages: list[dict[str, Any]]) -> str:
+    """What the chat template makes of a conversation."""
     try:
-        message = [{"role": "user", "content": content}]
-        return str(processor.apply_chat_template(message, add_generation_prompt=True, tokenize=False))
+        return str(processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
     except Exception as error:  # jinja's errors, and what the template raises itself
         raise InputsError(f"the chat template of the model is broken ({_line(error)}): {_ADVICE}") from error
 

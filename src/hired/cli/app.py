@@ -7,6 +7,16 @@ from typing import Annotated
 
 import typer
 
+from hired.cli.arguments import (
+    Alpha,
+    Device,
+    Dtype,
+    Json,
+    Method,
+    Model,
+    Trust,
+)
+from hired.cli.asking import ask, batch, view
 from hired.cli.options import budgets as several
 from hired.cli.options import full_dtype, number
 
@@ -19,30 +29,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-Picture = Annotated[str, typer.Argument(metavar="IMAGE", help="A path, - for standard input, or a URL.")]
-Model = Annotated[str, typer.Option("--model", help="tiny (comes with the package), a directory, or a hub id.")]
-BudgetText = Annotated[
-    str,
-    typer.Option("--budget", metavar="NUMBER", help="Share of the visual tokens (0.2), or tokens (576)."),
-]
-Alpha = Annotated[float, typer.Option("--alpha", help="The full image's share of the budget, 0 to 1.")]
-Variant = Annotated[
-    str, typer.Option("--variant", metavar="paper|published", help="The paper's algorithm or its code's.")
-]
-Method = Annotated[str, typer.Option("--method", metavar="NAME", help="How tokens are chosen: hired, scope ...")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps ...")]
-Dtype = Annotated[
-    str, typer.Option("--dtype", callback=full_dtype, help="auto, float32, bfloat16 or float16 (fp32, bf16, fp16).")
-]
-Trust = Annotated[
-    bool,
-    typer.Option(
-        "--trust-remote-code",
-        help="Run Python code that comes with the checkpoint. It can do all that you can: read it first.",
-    ),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -59,59 +45,9 @@ def root(
         print(context.get_help())
 
 
-@app.command(help="Ask a question about a picture.")
-def ask(
-    image: Picture,
-    question: Annotated[str, typer.Argument(metavar="QUESTION", help="What to ask.")],
-    model: Model = "tiny",
-    budget: BudgetText = "0.2",
-    alpha: Alpha = 0.5,
-    method: Method = "hired",
-    variant: Variant = "paper",
-    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, max=1_000_000, help="Longest answer.")] = 64,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    trust_remote_code: Trust = False,
-    view: Annotated[Path | None, typer.Option("--view", metavar="OUT.png", help="Also draw what was kept.")] = None,
-    as_json: Json = False,
-) -> None:
-    from hired.cli.ask import Settings, run
-
-    run(
-        Settings(
-            image=image,
-            question=question,
-            model=model,
-            budget=number(budget),
-            alpha=alpha,
-            method=method,
-            variant=variant,
-            max_new_tokens=max_new_tokens,
-            device=device,
-            dtype=dtype,
-            trust_remote_code=trust_remote_code,
-            view=view,
-            as_json=as_json,
-        )
-    )
-
-
-@app.command(help="Draw which tokens of a picture are kept.")
-def view(
-    image: Picture,
-    out: Annotated[Path, typer.Option("-o", "--out", metavar="OUT.png", help="The picture to write.")],
-    model: Model = "tiny",
-    budget: BudgetText = "0.2",
-    alpha: Alpha = 0.5,
-    method: Method = "hired",
-    variant: Variant = "paper",
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    trust_remote_code: Trust = False,
-) -> None:
-    from hired.cli.view import run
-
-    run(image, out, model, number(budget), alpha, method, variant, device, dtype, trust_remote_code)
+app.command(help="Ask a question about pictures.")(ask)
+app.command(help="Ask about many pictures, one answer a line of a file; goes on where it stopped.")(batch)
+app.command(help="Draw which tokens of a picture are kept.")(view)
 
 
 @app.command(help="List the supported model families.")

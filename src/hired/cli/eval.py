@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -47,7 +45,7 @@ def run(
 
     start = time.perf_counter()
     lengths: set[int] = set()
-    with _progress(settings.limit) as advance, strangers(model, "measure", through=OSError):
+    with waiting.bar("Pictures", settings.limit) as advance, strangers(model, "measure", through=OSError):
         rows = evaluate(loaded.model, loaded.processor, settings, prompts.prompt, advance, lengths.add)
     result: dict[str, Any] = {
         "task": settings.task,
@@ -93,18 +91,3 @@ def _print(settings: Settings, model: str, rows: Sequence[Row]) -> None:
         for row in rows
     ]
     output.table(columns, cells, title)
-
-
-@contextlib.contextmanager
-def _progress(total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on standard error; nothing where that is not a terminal."""
-    if not sys.stderr.isatty():
-        yield lambda pictures: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("Pictures"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("pictures", total=total)
-        yield lambda pictures: bar.advance(task, pictures)

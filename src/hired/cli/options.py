@@ -45,7 +45,14 @@ def budgets(text: str) -> tuple[int | float | str, ...]:
     return tuple(number(part.strip()) for part in text.split(",") if part.strip())
 
 
-def check_settings(budget: int | float | str, alpha: float, method: str, variant: str) -> int | float:
+def check_settings(
+    budget: int | float | str,
+    alpha: float,
+    method: str,
+    variant: str,
+    newlines: str = "drop",
+    encoder_budget: float | None = None,
+) -> int | float:
     """The budget, a number for sure, before anything is loaded.
 
     Raises:
@@ -53,9 +60,11 @@ def check_settings(budget: int | float | str, alpha: float, method: str, variant
     """
     from hired.core.budget import Budget, check_alpha
     from hired.methods import resolve
+    from hired.reduction.checks import check_encoder_budget, check_newlines
 
     Budget.parse(budget)
-    resolve(method, variant, check_alpha(alpha))
+    chosen = resolve(method, variant, check_alpha(alpha))
+    check_encoder_budget(encoder_budget, chosen, check_newlines(newlines))
     return cast(float, budget)
 
 

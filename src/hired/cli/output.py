@@ -26,10 +26,12 @@ __all__ = [
     "check_results",
     "check_writable",
     "deliver",
+    "faint",
     "one_line",
     "peak_memory_mb",
     "save_picture",
     "table",
+    "told",
     "versions",
     "warn",
     "warn_length",
@@ -78,7 +80,7 @@ def check_writable(path: Path) -> None:
     Raises:
         HiredError: It could not.
     """
-    with _told(path):
+    with told(path):
         target = _target(path)
         if target is None:
             return
@@ -96,7 +98,7 @@ def write(path: Path, data: bytes) -> None:
     Raises:
         HiredError: The file cannot be written; what was there is as it was.
     """
-    with _told(path):
+    with told(path):
         target = _target(path)
         if target is None:
             # Not opened before: a pipe's reader takes the end of the first writer for the end of all.
@@ -170,6 +172,16 @@ def deliver(show: Callable[[], None], *writes: Callable[[], None]) -> None:
         raise HiredError("; ".join(map(str, failed)))
     if failed:
         raise min(failed, key=lambda error: isinstance(error, BrokenPipeError))
+
+
+def faint(line: str) -> None:
+    """Print a line that is less than the answer above it: dim on a terminal."""
+    if sys.stdout.isatty():
+        from rich.console import Console
+
+        Console(highlight=False).print(line, style="dim", markup=False, soft_wrap=True)
+    else:
+        print(line)
 
 
 def warn(words: str) -> None:
@@ -274,13 +286,13 @@ def _like(file: Path, target: Path) -> None:
 
 
 @contextlib.contextmanager
-def _told(path: Path) -> Iterator[None]:
-    """What the system says against writing to a path, as `HiredError`."""
+def told(path: Path, doing: str = "write") -> Iterator[None]:
+    """What the system says against writing to a path, or what else is done there, as `HiredError`."""
     try:
         yield
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise HiredError(f"cannot write {one_line(path)}: {reason}") from error
+        raise HiredError(f"cannot {doing} {one_line(path)}: {reason}") from error
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None) -> None:

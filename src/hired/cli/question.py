@@ -9,15 +9,15 @@ from hired.errors import InputsError
 __all__ = ["check_tags", "check_text"]
 
 
-def check_text(question: str) -> None:
-    """Raise `InputsError` for a question that is not text, before anything is loaded."""
+def check_text(question: str, what: str = "question") -> None:
+    """Raise `InputsError` for a question, or `what` else it is, that is not text, before anything is loaded."""
     try:
         question.encode()
     except UnicodeEncodeError as error:
-        raise InputsError("the question is not valid UTF-8: write it in the terminal's encoding") from error
+        raise InputsError(f"the {what} is not valid UTF-8: write it in the terminal's encoding") from error
 
 
-def check_tags(processor: Any, question: str) -> None:
+def check_tags(processor: Any, question: str, what: str = "question") -> None:
     """Raise `InputsError` for a question with a tag of the prompt in it, such as the one that stands for a picture.
 
     The processor puts tokens in place of some tags wherever they stand, and the tokenizer reads the others.
@@ -33,4 +33,4 @@ def check_tags(processor: Any, question: str) -> None:
     found = [tag for tag in tags - {tokenizer.unk_token} if isinstance(tag, str) and tag.strip() and tag in question]
     if found:
         tag = max(found, key=lambda tag: (len(tag), tag))
-        raise InputsError(f"the question holds {tag!r}, which means something in this model's prompts: leave it out")
+        raise InputsError(f"the {what} holds {tag!r}, which means something in this model's prompts: leave it out")

@@ -1,7 +1,7 @@
 """What can be wrong with settings and inputs, told before the model runs."""
 
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 from torch import Tensor
 
@@ -23,18 +23,29 @@ def check_choices(family: Family, newlines: str, positions: Positions | None) ->
     """
     if positions is None:
         positions = "original" if family.grid_positions else "consecutive"
-    for name, value, known in (
-        ("newlines", newlines, get_args(Newlines)),
-        ("positions", positions, get_args(Positions)),
-    ):
-        if value not in known:
-            raise BudgetError(f"{name}={value!r}: use one of {', '.join(map(repr, known))}")
+    check_newlines(newlines)
+    _check_known("positions", positions, get_args(Positions))
     if family.grid_positions and positions != "original":
         raise BudgetError(
             f"positions={positions!r} is not supported for {family.name}, whose positions tell where in the picture a"
             ' token stands: use "original", the default'
         )
     return positions
+
+
+def check_newlines(value: str) -> Newlines:
+    """The same value.
+
+    Raises:
+        BudgetError: one that does not exist.
+    """
+    _check_known("newlines", value, get_args(Newlines))
+    return cast(Newlines, value)
+
+
+def _check_known(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise BudgetError(f"{name}={value!r}: use one of {', '.join(map(repr, known))}")
 
 
 def check_encoder_budget(
