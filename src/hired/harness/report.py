@@ -103,9 +103,11 @@ def plot(found: Sequence[Row], path: Path, title: str) -> None:
         mine = sorted((row for row in found if row["task"] == task), key=lambda row: places[row["budget"]])
         told = [(places[row["budget"]], row["paper"]) for row in mine if row["paper"] is not None]
         if told:
-            axes.plot(*zip(*told, strict=True), color="#868e96", marker="s", linestyle="--", label="paper")
+            axes.plot(
+                *zip(*told, strict=True), color="#868e96", marker="s", linestyle="--", label="paper", clip_on=False
+            )
         measured = [(places[row["budget"]], row["measured"]) for row in mine]
-        axes.plot(*zip(*measured, strict=True), color="#e8590c", marker="o", label="measured")
+        axes.plot(*zip(*measured, strict=True), color="#e8590c", marker="o", label="measured", clip_on=False)
         axes.set_xticks(range(len(budgets)), [f"{100 * b:g}%" if b <= 1 else f"{b:g}" for b in budgets])
         axes.set_ylim(bottom=0)
         axes.set_title(_column(task), loc="left", fontsize=9, parse_math=False)
