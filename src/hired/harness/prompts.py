@@ -34,14 +34,14 @@ def check_template(base: Any, config: Any, name: str) -> None:
     own = getattr(getattr(base, "tokenizer", None), "chat_template", None)
     if name != "llava_hf" or own is None or base.chat_template is not None or _kept(base.tokenizer):
         return
-    from lmms_eval.models.simple.llava_hf import VICUNA_CHAT_TEMPLATE
-
     text = config.get_text_config()
     if text.model_type != "llama" or text.vocab_size >= 33_000:  # Llama 3 has 128,256 words, and another template
         raise HiredError(
             "the chat template of this checkpoint loses the question when it is given plain text, as lmms-eval's class"
             " of plain prompts does: use the one of chats (leave --force_simple out; hired reproduce: --prompts chat)"
         )
+    from lmms_eval.models.simple.llava_hf import VICUNA_CHAT_TEMPLATE
+
     base.chat_template = VICUNA_CHAT_TEMPLATE
 
 
