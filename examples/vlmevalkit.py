@@ -4,8 +4,8 @@
     python examples/vlmevalkit.py VLMEvalKit/run.py llava_next_vicuna_7b 0.2 --data TextVQA_VAL
 
 The kit takes no plug-ins: a model is an entry of its table `supported_VLM`, and its program is `run.py` in its
-repository. This adds an entry, NAME-hired-BUDGET, which builds the model NAME and enables it, and runs `run.py` with the
-options behind the budget. Written from the kit's source and tested with a stub of it; not run with the kit itself.
+repository. This adds an entry, NAME-hired-BUDGET, which builds the model NAME and enables it, and runs `run.py` with
+the options behind the budget. Written from the kit's source and tested with a stub of it; not run with the kit itself.
 
 Entries that work are those whose object has a transformers model of a supported family as `.model` and asks it through
 `.model.generate`, such as `llava_next_vicuna_7b`; of other models `hired.HiredError` tells.
