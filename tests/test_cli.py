@@ -51,7 +51,9 @@ def test_version(run: Run) -> None:
     assert run("--version") == (0, f"hired {hired.__version__}\n", "")
 
 
-@pytest.mark.parametrize("command", [[], ["ask"], ["view"], ["models"], ["eval"], ["bench"], ["plan"], ["serve"]])
+@pytest.mark.parametrize(
+    "command", [[], ["ask"], ["view"], ["models"], ["eval"], ["bench"], ["plan"], ["reproduce"], ["serve"]]
+)
 def test_help(run: Run, command: list[str]) -> None:
     code, out, err = run(*command, "--help")
     assert (code, err) == (0, "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hired.cli import output
+from hired.errors import MissingDependencyError
 from hired.harness.report import notes, plot, rows, table
 from hired.harness.run import reproduce
 from hired.harness.settings import Settings
@@ -25,6 +27,8 @@ def run(settings: Settings, folder: Path, as_json: bool) -> None:
     Raises:
         HiredError: Something is missing or wrong, or a run failed; finished runs stay in the folder.
     """
+    if importlib.util.find_spec("matplotlib") is None:  # before hours, and not after
+        raise MissingDependencyError(output.MATPLOTLIB)
     with _progress(settings) as tell:
         papers, runs = reproduce(settings, folder, tell)
     found = rows(settings, papers, runs)
