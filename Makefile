@@ -3,13 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 OLDEST := .venv-oldest
 SERVED := .venv-vllm
+HARNESS := .venv-lmms
 FAMILIES := .venv-families
 BIN := $(VENV)/bin
 # The models in the tests are too small for threads: a process a core is quicker.
 PYTEST := -m pytest --numprocesses auto
-test test-oldest test-families test-families-oldest test-upstream: export OMP_NUM_THREADS := 1
+test test-oldest test-families test-families-oldest test-upstream test-lmms: export OMP_NUM_THREADS := 1
 
-.PHONY: demo test test-oldest test-upstream test-vllm test-families test-families-oldest lint types docs-check train train-aya results leaderboard bench bench-gpu bench-serve clean help
+.PHONY: demo test test-oldest test-upstream test-vllm test-lmms test-families test-families-oldest lint types docs-check train train-aya results leaderboard bench bench-gpu bench-serve clean help
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -52,6 +53,13 @@ $(SERVED)/.dev: pyproject.toml $(SERVED)/.vllm
 	$(SERVED)/bin/pip install --quiet -c constraints-vllm.txt -e '.[dev]'
 	@touch $@
 
+# lmms-eval wants torchvision too.
+$(HARNESS)/.dev: pyproject.toml constraints-lmms.txt tests/vllm/setup_env.py
+	$(PYTHON) -m venv $(HARNESS)
+	$(HARNESS)/bin/pip install --quiet -c constraints-lmms.txt -e '.[dev,lmms]'
+	$(HARNESS)/bin/python tests/vllm/setup_env.py
+	@touch $@
+
 demo: $(VENV)/.demo  ## ask the shipped model about 20 pictures at a 20 % budget
 	$(BIN)/python examples/demo.py
 
@@ -69,6 +77,9 @@ test-families-oldest: $(FAMILIES)-oldest/.dev  ## the same, oldest supported tra
 
 test-vllm: $(SERVED)/.dev  ## tests of the vLLM plugin, on a CPU build of vLLM (3 GB; minutes)
 	$(SERVED)/bin/python -m pytest tests/vllm
+
+test-lmms: $(HARNESS)/.dev  ## tests of the plug-in for lmms-eval, with lmms-eval (2 GB; minutes)
+	$(HARNESS)/bin/python $(PYTEST) tests/lmms
 
 lint: $(VENV)/.dev  ## ruff
 	$(BIN)/ruff check .
@@ -159,4 +170,4 @@ docs-check: $(VENV)/.dev  ## run the code blocks of the docs, check their links
 	$(BIN)/python docs/check.py
 
 clean:  ## remove what the targets above set up
-	rm -rf $(VENV) $(OLDEST) $(FAMILIES) $(FAMILIES)-oldest $(SERVED) .mypy_cache .pytest_cache .ruff_cache .hypothesis out
+	rm -rf $(VENV) $(OLDEST) $(FAMILIES) $(FAMILIES)-oldest $(SERVED) $(HARNESS) .mypy_cache .pytest_cache .ruff_cache .hypothesis out

@@ -302,3 +302,40 @@ def test_pipeline_of_the_shipped_model() -> None:
     seen.clear()
     pipe(text=[{"role": "user", "content": content}], return_full_text=False, generate_kwargs=given)
     assert reduced < seen[1]
+
+
+# --- what the handle counts --------------------------------------------------------------------------------------
+
+
+@every_family
+def test_the_handle_counts_what_was_brought_and_kept(name: str) -> None:
+    model, inputs = fresh(name), pictures.inputs(name, MIXED)
+    told = hired.reduce(models.shared(name), inputs, 0.25).selection
+    once = (len(told), sum(each.tokens_full for each in told), sum(each.tokens_kept for each in told))
+    with hired.enable(model, budget=0.25) as handle:
+        assert handle.counts == (0, 0, 0)
+        model.generate(**inputs, **SETTINGS)
+        assert handle.counts == once
+        model(**inputs)
+        assert handle.counts == tuple(2 * each for each in once)
+        model.generate(**pictures.inputs(name, [None]), **SETTINGS)  # text alone
+    model.generate(**inputs, **SETTINGS)
+    assert handle.counts == tuple(2 * each for each in once)
+    assert handle.counts.pictures == 2 * len(told)
+    assert handle.counts.tokens_kept < handle.counts.tokens_full
+
+
+def test_a_budget_that_covers_a_picture_counts_all_of_it() -> None:
+    model, inputs = fresh("llava_next"), pictures.inputs("llava_next", [[(64, 64)]])
+    [told] = hired.reduce(models.shared("llava_next"), inputs, 10_000).selection
+    with hired.enable(model, budget=10_000) as handle:
+        model.generate(**inputs, **SETTINGS)
+    assert handle.counts == (1, told.tokens_full, told.tokens_full)
+
+
+def test_under_a_budget_of_one_nothing_is_looked_at_or_counted() -> None:
+    model, inputs = fresh("llava_next"), pictures.inputs("llava_next", [[(64, 64)]])
+    with hired.enable(model, budget=1) as handle:
+        model.generate(**inputs, **SETTINGS)
+    assert handle.counts == (0, 0, 0)
+    assert hired.reduce(model, inputs, 1).counts.pictures == 1

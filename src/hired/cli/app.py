@@ -110,6 +110,58 @@ def evaluate(
     )
 
 
+@app.command(help="Measure the paper's benchmarks through lmms-eval and print its table beside them; resumes.")
+def reproduce(
+    model: Annotated[
+        str, typer.Option("--model", help="A hub id, a directory, or tiny.")
+    ] = "llava-hf/llava-v1.6-vicuna-7b-hf",
+    budgets: Annotated[str, typer.Option("--budgets", help="Comma-separated budgets.")] = "1,0.4,0.2",
+    tasks: Annotated[
+        str, typer.Option("--tasks", help="Comma-separated, by lmms-eval's names.")
+    ] = "vqav2_val,scienceqa_img,textvqa_val,docvqa_val,ocrbench,mme,pope,chartqa",
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Documents of every task, for a try.")] = None,
+    method: Method = "hired",
+    alpha: Alpha = 0.5,
+    newlines: Annotated[str, typer.Option("--newlines", metavar="drop|keep")] = "drop",
+    prompts: Annotated[
+        str, typer.Option("--prompts", metavar="paper|chat", help="Prompts as in the paper, or the processor's.")
+    ] = "paper",
+    base: Annotated[str | None, typer.Option("--base", help="lmms-eval's model class, where it is not found.")] = None,
+    include_path: Annotated[
+        Path | None, typer.Option("--include-path", metavar="DIR", help="Definitions of other tasks.")
+    ] = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    trust_remote_code: Trust = False,
+    out: Annotated[
+        Path, typer.Option("-o", "--out", metavar="DIR", help="Where results are kept, and found again.")
+    ] = Path("hired-reproduce"),
+    as_json: Json = False,
+) -> None:
+    from hired.cli.reproduce import run
+    from hired.harness.settings import Settings
+
+    run(
+        Settings(
+            model=model,
+            budgets=several(budgets),
+            tasks=tuple(part.strip() for part in tasks.split(",") if part.strip()),
+            limit=limit,
+            method=method,
+            alpha=alpha,
+            newlines=newlines,
+            prompts=prompts,
+            base=base,
+            device=device,
+            dtype=dtype,
+            include=None if include_path is None else str(include_path.resolve()),
+            trust_remote_code=trust_remote_code,
+        ),
+        out,
+        as_json,
+    )
+
+
 @app.command(help="Measure time to first token, tokens per second and memory, by budget.")
 def bench(
     shape: Annotated[

@@ -1,5 +1,6 @@
 """`hired.enable`: reduction inside a model's own `generate` and `forward`, for code that cannot be edited."""
 
+import threading
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 
 from hired.caching import cache_in, cache_of
+from hired.compiling import untraced
 from hired.core.budget import Budget, EncoderBudget, Newlines
 from hired.core.transfer import host_by_default
 from hired.enabling.generating import adapt, with_prompt
@@ -18,7 +20,7 @@ from hired.enabling.turns import Turn, Turns
 from hired.errors import HiredError, UnsupportedModelError
 from hired.families import family_of
 from hired.methods import Method, resolve
-from hired.reduction import reduce
+from hired.reduction import Counts, ReducedInputs, reduce
 from hired.reduction.checks import Positions, check_choices, check_encoder, check_encoder_budget
 
 
@@ -31,8 +33,18 @@ class Enabled:
         self._model, self._budget, self._settings = model, budget, settings
         self._gaps = settings["positions"] == "original" and not family_of(model).grid_positions
         self._turns = Turns()
+        self._counts, self._counting = Counts(), threading.Lock()
         inside = {"generate": self._generate, "forward": self._forward}
         self._shadows = Shadows(model, inside, passes=Budget.parse(budget).share == 1)
+
+    @property
+    def counts(self) -> Counts:
+        """Pictures that calls have brought since the model was enabled, their visual tokens, and how many were kept.
+
+        A picture counts once a call that brings its pixels, in `generate` and in `forward`. Under a budget of 1 calls
+        are handed on unseen, and nothing is counted.
+        """
+        return self._counts
 
     def disable(self) -> None:
         """Puts the instance back as it was; what others have laid over it meanwhile stays. Again, it does nothing."""
@@ -52,7 +64,14 @@ class Enabled:
         if call.get("pixel_values") is None:
             return None
         reduced = reduce(self._model, call, self._budget, **self._settings)
+        self._count(reduced)
         return None if "pixel_values" in reduced else {name: reduced[name] for name in reduced}
+
+    @untraced
+    def _count(self, reduced: ReducedInputs) -> None:
+        """Adds what a call brought; threads that share the model wait for each other."""
+        with self._counting:
+            self._counts = self._counts.plus(reduced.counts)
 
     def _forward(self, original: Callable[..., Any], call: dict[str, Any]) -> Any:
         told = self._turns.shortened(call)

@@ -22,9 +22,10 @@ from hired.reduction.plan import Plan, plan
 from hired.reduction.project import project
 from hired.reduction.reduced import ReducedInputs, Report
 from hired.reduction.select import select
-from hired.reduction.selection import ImageSelection, Token
+from hired.reduction.selection import Counts, ImageSelection, Token
 
 __all__ = [
+    "Counts",
     "Encoded",
     "ImageSelection",
     "Plan",

@@ -10,7 +10,7 @@ from transformers import BatchFeature
 from hired.core.image import Attention
 from hired.core.layout import Layout
 from hired.core.transfer import host_by_default
-from hired.reduction.selection import ImageSelection
+from hired.reduction.selection import Counts, ImageSelection
 
 ENCODER_OUTPUTS = "mm_encoder_outputs"
 
@@ -89,6 +89,16 @@ class ReducedInputs(BatchFeature):  # type: ignore[misc]
         report = self._told()
         with host_by_default():
             return [] if report is None else [ImageSelection.of(*parts) for parts in zip(*report, strict=True)]
+
+    @property
+    def counts(self) -> Counts:
+        """What `.selection` adds up to, from the shapes of tensors: no device is waited for."""
+        report = self._told()
+        if report is None:
+            return Counts()
+        full = [layout.tokens_full for layout in report.layouts]
+        kept = [all_ if rows is None else rows.numel() for all_, rows in zip(full, report.kept, strict=True)]
+        return Counts(len(full), sum(full), sum(kept))
 
     def _told(self) -> Report | None:
         if callable(self._report):

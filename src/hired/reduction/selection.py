@@ -28,6 +28,24 @@ class Token(NamedTuple):
     box: Box | None
 
 
+class Counts(NamedTuple):
+    """How many visual tokens a number of pictures had, and how many they were left with.
+
+    Attributes:
+        pictures: pictures.
+        tokens_full: visual tokens of the untouched pictures, newlines included.
+        tokens_kept: visual tokens kept of them, kept newlines included.
+    """
+
+    pictures: int = 0
+    tokens_full: int = 0
+    tokens_kept: int = 0
+
+    def plus(self, other: "Counts") -> "Counts":
+        """Both together."""
+        return Counts(*(ours + theirs for ours, theirs in zip(self, other, strict=True)))
+
+
 @dataclass(frozen=True, eq=False)
 class ImageSelection:
     """What was kept of one image.
