@@ -128,8 +128,8 @@ def test_peaks_are_measured_as_they_are_defined(name: str, monkeypatch: pytest.M
     assert 1 / made.layouts[0].cells_per_partition < found.mass < 1
 
 
-def test_the_shipped_figures_are_those_of_the_script(run: Run) -> None:
-    told = peaked.shipped()
+def test_figures_of_the_small_models() -> None:
+    told = peaked.small_models()
     assert list(told) == ["tiny", "tiny_aya"]
     for each in told.values():
         assert each.ink > 2 * each.blind, "trained encoders look at writing"
@@ -166,7 +166,7 @@ def test_command(run: Run, saved: Path, tmp_path: Path) -> None:
     result = json.loads(printed)
     assert result == json.loads(out.read_text())
     assert result["works"]
-    assert set(result) == {"model", "load", "works", "lines", "facts", "peaked", "versions", "machine"}
+    assert set(result) == {"model", "load", "works", "lines", "facts", "peaked", "small_models", "versions", "machine"}
     assert result["versions"]["transformers"]
     code, printed, _ = run("check", saved, "--dtype", "bf16")
     assert code == 0

@@ -165,6 +165,17 @@ def test_bad_lists_are_told_before_a_model_is_loaded(
     assert "model" not in err.replace(str(folder), "")
 
 
+@pytest.mark.parametrize("out", ["pictures/0.png", "link.png"])
+def test_what_is_read_is_not_written_over(run: Run, folder: Path, out: str) -> None:
+    (folder / "link.png").unlink(missing_ok=True)
+    (folder / "link.png").symlink_to(folder / "pictures" / "0.png")
+    before = (folder / "pictures" / "0.png").read_bytes()
+    code, _, err = run(*tune(folder, "-o", folder / out))
+    assert code == 2
+    assert "among what is read" in err
+    assert (folder / "pictures" / "0.png").read_bytes() == before
+
+
 def test_which_pictures_of_many_are_taken(folder: Path) -> None:
     few, more = (read([str(folder / "pictures")], ("a?",), limit, 144) for limit in (2, 3))
     assert len({sample.name for sample in few}) == 2

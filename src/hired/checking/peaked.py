@@ -22,7 +22,7 @@ from hired.errors import UnsupportedModelError
 from hired.methods.base import token_scores
 from hired.reduction import encode, plan
 
-__all__ = ["Peaked", "measure", "shipped"]
+__all__ = ["Peaked", "measure", "small_models"]
 
 _SEEDS = range(4)
 _TOP = 5
@@ -92,7 +92,7 @@ def _inked(layout: Layout, row: int, boxes: list[Box]) -> bool:
     return any(x0 < right and left < x1 and y0 < low and top < y1 for left, top, right, low in boxes)
 
 
-def shipped() -> dict[str, Peaked]:
-    """The same of this library's small models, by name: from ``peaked.json``, which ``benchmarks/peaked.py`` writes."""
+def small_models() -> dict[str, Peaked]:
+    """The same of the two small trained models here, by name, as ``benchmarks/peaked.py`` wrote it."""
     told = json.loads(resources.files("hired.checking").joinpath("peaked.json").read_text(encoding="utf-8"))
     return {row["model"]: Peaked(row["mass"], row["ink"], row["blind"], row["pictures"]) for row in told["results"]}

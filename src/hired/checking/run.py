@@ -228,9 +228,7 @@ def _painted(model: Any, processor: Any) -> str:
 def _attention(model: Any, processor: Any, measured: list[peaked.Peaked]) -> str:
     own = peaked.measure(model, processor)
     measured.append(own)
-    others = "; ".join(f"{name}: {_shares(told)}" for name, told in peaked.shipped().items())
-    return f"{_shares(own)} ({others})"
-
-
-def _shares(told: peaked.Peaked) -> str:
-    return f"top fifth has {told.mass:.0%} of it and is {told.ink:.0%} writing, all tokens are {told.blind:.0%}"
+    return (
+        f"the top fifth of the tokens has {100 * own.mass:.0f} % of it; {100 * own.ink:.0f} % of them show writing, of"
+        f" all tokens {100 * own.blind:.0f} %"
+    )

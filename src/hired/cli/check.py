@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["run"]
 
+_ATTENTION = "Attention of the layer that picks, on pages of print, beside the small models here"
 _BESIDE = ("tokenizers", "torchvision", "accelerate", "bitsandbytes", "peft")
 """What else a bug may lie in, where it is installed."""
 
@@ -46,6 +47,7 @@ def run(
             raise HiredError(f"cannot write {output.one_line(path)}: name a .json file")
         output.check_writable(path)
     from hired.checking.lines import FAILED, Line
+    from hired.checking.peaked import small_models
     from hired.checking.run import Result, check
 
     machine: dict[str, Any] = {}
@@ -66,6 +68,7 @@ def run(
         "lines": [asdict(each) for each in result.lines],
         "facts": result.facts,
         "peaked": result.peaked,
+        "small_models": {name: asdict(each) for name, each in small_models().items()},
         "versions": _versions(),
         "machine": machine,
     }
@@ -101,6 +104,13 @@ def _print(told: dict[str, Any], lines: Sequence[Line]) -> None:
         Console().print(table)
     else:
         output.table(("state", "step", "found"), rows, title)
+    if told["peaked"] is not None:
+        print()
+        models = {"this model": told["peaked"], **told["small_models"]}
+        cells = [
+            [name, *(f"{100 * each[key]:.1f} %" for key in ("mass", "ink", "blind"))] for name, each in models.items()
+        ]
+        output.table(("", "top fifth's share", "writing in it", "writing in all"), cells, _ATTENTION)
     print("\n" + ", ".join(f"{name} {version}" for name, version in told["versions"].items()))
     machine = told["machine"]
     if machine:

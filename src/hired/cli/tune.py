@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hired import images
 from hired.agreeing import MEASURES, Sample, Settings
 from hired.cli import output, waiting
 from hired.cli.options import positive
@@ -88,6 +89,9 @@ def run(options: Options) -> None:
     samples = read(
         options.pictures, questions_in(options.questions_file, options.questions), options.limit, options.dpi
     )
+    sources = {images.file_of(sample.name) for sample in samples} | {*options.pictures, str(options.questions_file)}
+    for path in options.out:
+        output.check_apart(path, sources, "among what is read")
     records = None
     if options.out:
         records = Records(options.out[0].with_suffix(".answers.jsonl"), options.decisive(), "hired tune")
@@ -201,7 +205,7 @@ def _write(
 
         with strangers(options.model, "draw for"):
             text = page(loaded.model, loaded.processor, options.settings, found, rows, result["chosen"], heading, told)
-        output.write(path, text.encode())
+        output.write(path, text.encode(errors="replace"))  # names of files may be no text
     else:
         from hired.agreeing.plot import plot
 
