@@ -192,7 +192,7 @@ def evaluated(model: Any, processor: Any, settings: Any, *_: Any) -> list[dict[s
     return [{"method": method, "budget": budget, **counts} for method, budget in settings.jobs()]
 
 
-def answered(model: Any, processor: Any, samples: Any, settings: Any) -> list[Answered]:
+def answered(model: Any, processor: Any, samples: Any, settings: Any, advance: Any) -> list[Answered]:
     outcomes = [Outcome(f"[b] \udcff {place}", 9 - place, -0.5) for place, _ in enumerate([0, *settings.jobs()])]
     return [Answered(sample, outcomes[0], tuple(outcomes[1:])) for sample in samples]
 

@@ -82,21 +82,22 @@ def test_it_goes_on_where_it_stopped(run: Run, folder: Path, tmp_path: Path, mon
     asked: list[str] = []
     original = answering.answered
 
-    def stops(model: Any, processor: Any, samples: Any, settings: Any) -> Any:
-        if len(asked) == 2:
-            raise KeyboardInterrupt
-        asked.extend(sample.question for sample in samples)
-        return original(model, processor, samples, settings)
+    def stops(model: Any, processor: Any, samples: Any, *words: Any) -> Any:
+        for sample, each in zip(samples, original(model, processor, samples, *words), strict=False):
+            if len(asked) == 3:
+                raise KeyboardInterrupt
+            asked.append(sample.question)
+            yield each
 
     words = tune(folder, "-o", tmp_path / "out.json")
     monkeypatch.setattr(answering, "answered", stops)
     assert run(*words)[0] == 130
-    assert asked == ["a?", "b <i>?"]
+    assert asked == ["a?", "b <i>?", QUESTIONS[0]]
     with open(tmp_path / "out.answers.jsonl", "a") as file:
         file.write('{"picture": "torn')
     asked.append("so that it does not stop")
     assert run(*words)[0] == 0
-    assert asked[3:] == list(QUESTIONS), "of the second picture"
+    assert asked[4:] == list(QUESTIONS[1:])
     whole = json.loads((tmp_path / "out.json").read_text())["results"]
     fresh = tune(folder, "-o", tmp_path / "fresh.json")
     assert run(*fresh)[0] == 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,7 +55,13 @@ class Answered:
     reduced: tuple[Outcome, ...]
 
 
-def answered(model: Any, processor: Any, samples: Sequence[Sample], settings: Settings) -> list[Answered]:
+def answered(
+    model: Any,
+    processor: Any,
+    samples: Sequence[Sample],
+    settings: Settings,
+    advance: Callable[[], None] = lambda: None,
+) -> Iterator[Answered]:
     """Answers every question about one picture, which is encoded once for all methods, budgets and questions.
 
     The untouched model runs on the processor's own output, encoder and all. Rows are not batched: in a batch, other
@@ -66,6 +72,10 @@ def answered(model: Any, processor: Any, samples: Sequence[Sample], settings: Se
         processor: Its processor.
         samples: Questions about the same picture.
         settings: What to measure.
+        advance: Called after every answer, of which a question has one more than `Settings.jobs`.
+
+    Yields:
+        The questions in their order, each as soon as it is answered.
 
     Raises:
         HiredError: A picture or question that this model does not take, or a budget that leaves it no token.
@@ -74,7 +84,10 @@ def answered(model: Any, processor: Any, samples: Sequence[Sample], settings: Se
     made = [_Asked(model, processor, sample, image, settings) for sample in samples]
     with torch.inference_mode():
         encoded = encode_for(made[0].planned("hired", 2), [each.method for each in made[0].plans])
-        return [each.answered(encoded) for each in made]
+    for each in made:
+        with torch.inference_mode():  # not while others hold what is yielded
+            found = each.answered(encoded, advance)
+        yield found
 
 
 class _Asked:
@@ -98,15 +111,18 @@ class _Asked:
         except BudgetError as error:
             raise BudgetError(f"{self.sample.name}: {error}") from error
 
-    def answered(self, encoded: Encoded) -> Answered:
+    def answered(self, encoded: Encoded, advance: Callable[[], None]) -> Answered:
         """The answers, given what the encoder made of the picture."""
         ids = self._generated(self.inputs)
         whole = self.planned("hired", 1)
         text, truth = self._text(ids), self._scored(ids)
         untouched = Outcome(text, sum(counts(whole, [None])), self._told(self._behind(truth), truth))
-        jobs = zip(self.plans, self.settings.jobs(), strict=True)
-        reduced = tuple(self._outcome(made, budget, encoded, truth, untouched) for made, (_, budget) in jobs)
-        return Answered(self.sample, untouched, reduced)
+        advance()
+        reduced = []
+        for made, (_, budget) in zip(self.plans, self.settings.jobs(), strict=True):
+            reduced.append(self._outcome(made, budget, encoded, truth, untouched))
+            advance()
+        return Answered(self.sample, untouched, tuple(reduced))
 
     def _outcome(self, made: Plan, budget: int | float, encoded: Encoded, truth: Tensor, untouched: Outcome) -> Outcome:
         kept = select(made, encoded)

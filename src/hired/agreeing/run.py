@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hired import greedy
-from hired.agreeing.answering import answered
+from hired.agreeing.answering import Answered, answered
 from hired.agreeing.rows import Row, make_rows
 from hired.agreeing.samples import by_picture, samples_of
 from hired.agreeing.settings import BUDGETS, Settings
@@ -67,7 +67,7 @@ def agreement(
     settings.check()
     given = samples_of(samples)
     ready(model)
-    found = []
+    found: list[Answered] = []
     for some in by_picture(given).values():
         found += answered(model, processor, some, settings)
         advance(1)

@@ -86,7 +86,7 @@ def check(model: Any, processor: Any, tell: Callable[[str], None] = lambda name:
 def _family(model: Any, facts: dict[str, Any]) -> str:
     family = family_of(model)
     facts |= {"family": family.name, "model_type": model.config.model_type, "class": type(model).__name__}
-    facts |= {"parameters": sum(parameter.numel() for parameter in model.parameters())}
+    facts["parameters"] = int(model.num_parameters())  # packed ones of quantised weights counted as what they were
     return f"{family.name}: {facts['class']}, {facts['parameters'] / 1e6:,.1f} M parameters"
 
 
@@ -128,14 +128,21 @@ def _pictures(model: Any, processor: Any) -> str:
 
 
 def _all_tokens(model: Any, processor: Any) -> str:
-    """The untouched ids at a budget of 1, and with every token sent through the encoder as it is tapped."""
+    """The untouched ids at a budget of 1, and with every token sent through the encoder as it is tapped.
+
+    With all its tokens, a large model on a CPU takes minutes for a picture: where a budget of 1 hands on the very
+    inputs, it is asked about the last picture only, the smallest.
+    """
     images = _images(model)
     with torch.inference_mode():
         for image in images:
             inputs = _inputs(model, processor, image)
             untouched = _ids(model, processor, inputs)
-            one = _ids(model, processor, hired.reduce(model, inputs, 1.0, images=[image]))
-            if not torch.equal(untouched, one):
+            one = hired.reduce(model, inputs, 1.0, images=[image])
+            same = one.keys() == inputs.keys() and all(one[name] is inputs[name] for name in inputs)
+            if image is images[-1] or not same:
+                same = torch.equal(untouched, _ids(model, processor, one))
+            if not same:
                 raise Failure(f"{image.width}x{image.height}: a budget of 1.0 changes the answer")
             made = plan(model, inputs, 2, images=[image])
             if not made.drops:

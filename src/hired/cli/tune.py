@@ -148,18 +148,20 @@ def _answers(loaded: Loaded, samples: Sequence[Sample], settings: Settings, reco
         line = None if records is None else records.get(sample.name, sample.question)
         if line is not None:
             found[sample.name, sample.question] = _read(line, sample)
-    pictures = by_picture(samples).values()
+    each_has = 1 + len(settings.jobs())
     with (
         nullcontext() if records is None else records.open() as file,
-        waiting.bar("Pictures", len(pictures)) as advance,
+        waiting.bar("Answers", each_has * len(samples)) as advance,
     ):
-        for some in pictures:
+        advance(each_has * len(found))
+        for some in by_picture(samples).values():
             left = [sample for sample in some if (sample.name, sample.question) not in found]
-            for each in answered(loaded.model, loaded.processor, left, settings) if left else ():
+            if not left:
+                continue
+            for each in answered(loaded.model, loaded.processor, left, settings, lambda: advance(1)):
                 found[each.sample.name, each.sample.question] = each
                 if records is not None and file is not None:
                     records.add(file, **_line(each, settings))
-            advance(1)
     return [found[sample.name, sample.question] for sample in samples]
 
 
