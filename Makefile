@@ -101,6 +101,7 @@ results: $(VENV)/.demo  ## measure the shipped model again (half an hour on two 
 	$(EVAL) $(SECOND) --task forms --methods hired,uniform,random,overview -o benchmarks/aya-forms.json
 	$(EVAL) $(SECOND) --task forms --budgets 1 --methods hired,blank-half -o benchmarks/aya-checks.json
 	$(BIN)/python benchmarks/stand_in.py > /dev/null
+	$(BIN)/python benchmarks/peaked.py > /dev/null
 	$(BIN)/python benchmarks/table.py > /dev/null
 
 leaderboard: $(VENV)/.demo  ## every method on every task: measures what has no file yet (hours on two cores; resumes)

@@ -44,10 +44,12 @@ def commands(folder: Path) -> dict[str, list[str]]:
         "eval": ["eval", "--model", name, "--limit", "1", "--budgets", "0.5", "--methods", "hired", "--device", "cpu"],
         "plan": ["plan", name, "--image", "60x40", "--budgets", "0.5", "--device", "cpu"],
         "bench": ["bench", "--model", name, *bench],
+        "tune": ["tune", name, page, "-q", WORDS, "--max-new-tokens", "2", "--budgets", "0.5", "--device", "cpu"],
+        "check": ["check", name, "--device", "cpu"],
     }
 
 
-LOADING = ("ask", "view", "eval", "bench")
+LOADING = ("ask", "view", "eval", "bench", "tune", "check")
 COMMANDS = (*LOADING, "plan")
 
 

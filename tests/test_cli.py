@@ -51,10 +51,10 @@ def test_version(run: Run) -> None:
     assert run("--version") == (0, f"hired {hired.__version__}\n", "")
 
 
-@pytest.mark.parametrize(
-    "command",
-    [[], ["ask"], ["batch"], ["view"], ["models"], ["eval"], ["bench"], ["plan"], ["reproduce"], ["serve"]],
-)
+COMMANDS = ("ask", "batch", "view", "tune", "check", "models", "eval", "bench", "plan", "reproduce", "serve")
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)])
 def test_help(run: Run, command: list[str]) -> None:
     code, out, err = run(*command, "--help")
     assert (code, err) == (0, "")

@@ -19,7 +19,11 @@ from hypothesis.strategies import DrawFn
 from PIL import Image
 
 import hired
+from hired.agreeing.answering import Answered, Outcome
+from hired.agreeing.timing import Cost
 from hired.bench.rows import Row
+from hired.checking.lines import Line
+from hired.checking.run import Result
 from hired.cli import main
 from hired.cli.answering import Answer
 from hired.cli.app import app
@@ -76,9 +80,13 @@ def likely(command: str, parameter: Any) -> list[str]:
         "image": ["64x64", "64x64,32x99"] if command in ("plan", "bench") else ["page.png", "./link.png"],
         "batch": ["1,2"] if command == "bench" else ["2"],
         "view": ["out.png", "kept.gif"],
-        "out": {"view": ["out.png", "out.webp"], "plan": ["out.json"], "batch": ["out.jsonl"]}.get(
-            command, ["out.json", "o.json", "out.svg"]
-        ),
+        "out": {
+            "view": ["out.png", "out.webp"],
+            "plan": ["out.json"],
+            "batch": ["out.jsonl"],
+            "tune": ["out.json", "out.html", "out.svg"],
+            "check": ["out.json"],
+        }.get(command, ["out.json", "o.json", "out.svg"]),
         "pictures": ["page.png", "./link.png"] if command == "ask" else ["page.png", "folder", "text.png"],
         "questions": ["What is TAX?", "ÄÖ [b] $x^{"],
         "system": ["Be brief."],
@@ -94,7 +102,10 @@ def likely(command: str, parameter: Any) -> list[str]:
         "fonts": ["train", "unseen"],
         "newlines": ["drop", "keep"],
         "positions": ["original"],
-        "methods": ["hired,published", "no-newlines"],
+        "methods": ["hired,scope"] if command == "tune" else ["hired,published", "no-newlines"],
+        "questions_file": ["text.png", "missing.txt"],
+        "agree": ["0.9", "1"],
+        "measure": ["exact", "similar"],
         "variant": ["paper", "published"],
         "question": ["What is TAX?", "q" * 4000, "ÄÖ [b] $x^{"],
         "budget": ["0.2", "576", "1", "1e9"],
@@ -166,6 +177,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setattr(named, "_read", lambda *a, **k: (model, processor) if a[1] == "tiny" else read(*a, **k))
         patch.setattr("hired.evaluation.run.evaluate", evaluated)
         patch.setattr("hired.bench.run.bench", benched)
+        patch.setattr("hired.agreeing.answering.answered", answered)
+        patch.setattr("hired.agreeing.timing.timed", lambda model, processor, about, settings, tell: costs(settings))
+        patch.setattr("hired.checking.run.check", lambda *_: Result([Line("a [b] step", "ok", "\udcff")], {}, None))
         patch.setattr(
             "hired.costs.rates.calibrate",
             lambda config, dtype, device, batch, length: by_hand(config, dtype, batch, 1, 1),
@@ -176,6 +190,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def evaluated(model: Any, processor: Any, settings: Any, *_: Any) -> list[dict[str, Any]]:
     counts = {"tokens": 7.5, "exact_match": 1.0, "correct": 3, "n": 3}
     return [{"method": method, "budget": budget, **counts} for method, budget in settings.jobs()]
+
+
+def answered(model: Any, processor: Any, samples: Any, settings: Any, advance: Any) -> list[Answered]:
+    outcomes = [Outcome(f"[b] \udcff {place}", 9 - place, -0.5) for place, _ in enumerate([0, *settings.jobs()])]
+    return [Answered(sample, outcomes[0], tuple(outcomes[1:])) for sample in samples]
+
+
+def costs(settings: Any) -> list[Cost]:
+    return [Cost(0.5, None, 7, None)] * (1 + len(settings.jobs()))
 
 
 def benched(settings: Any, tell: Any) -> dict[str, Any]:

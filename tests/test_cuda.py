@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import hired
+from hired.checking.run import check
 from hired.methods import METHODS
 from hired.reduction import assemble, encode, plan, project, select
 from tests.support import models, pictures
@@ -121,3 +122,13 @@ def test_methods_wait_for_nothing(method: str) -> None:
         kept = select(made, encoded)
         assemble(made, encoded, kept, project(made, encoded, kept))
     assert after == []
+
+
+@each_family
+def test_check_and_agreement_run_there(name: str) -> None:
+    model, processor = models.ALL[name].model().to("cuda"), models.processor(name)
+    result = check(model, processor)
+    assert result.works, result.lines
+    samples = [(pictures.noise(size), "what?") for size in models.ALL[name].sizes[:2]]
+    rows = hired.agreement(model, processor, samples, (0.5,), max_new_tokens=4, repeats=1)
+    assert all(row["peak_memory_bytes"] and row["ttft_s"] for row in rows)

@@ -140,7 +140,7 @@ def check(folder: Path, command: str) -> None:
 @settings(suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(edits(), min_size=1, max_size=2),
-    st.sampled_from(["ask", "ask", "view", "plan", "plan", "eval", "bench"]),
+    st.sampled_from(["ask", "ask", "view", "plan", "plan", "eval", "bench", "tune"]),
 )
 @example([("empty", "tokenizer.json", [0] * 6, None)], "ask")
 @example([("empty", "generation_config.json", [0] * 6, None)], "ask")

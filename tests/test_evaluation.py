@@ -200,22 +200,17 @@ def test_published_is_what_the_authors_code_keeps(rows: list[Row]) -> None:
 
 
 def test_an_encoder_budget_is_hireds_only(rows: list[Row], monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-    original = run.encode
-
-    def spy(made: Plan, **options: Any) -> Any:
-        asked.append((made.encoder_budget, options))
-        return original(made, **options)
-
-    monkeypatch.setattr(run, "encode", spy)
+    whole, cut = [], []
+    for_many, for_one = run.encode_for, run.encode
+    monkeypatch.setattr(run, "encode_for", lambda made, *words: [whole.append(made), for_many(made, *words)][1])
+    monkeypatch.setattr(run, "encode", lambda made: [cut.append(made.encoder_budget), for_one(made)][1])
     narrowed = measured("llava_next", encoder_budget=1.5)
     assert {(row["method"], row["budget"], row["tokens"]) for row in narrowed} == {
         (row["method"], row["budget"], row["tokens"]) for row in rows if row["method"] in SOME
     }
-    whole, cut = [a for a in asked if a[1]], [a for a in asked if not a[1]]
     assert len(whole) == 3  # batches
     assert len(cut) == 6  # batches x budgets below 1
-    assert all(budget is not None and budget.ratio == 1.5 for budget, _ in cut)
+    assert all(budget is not None and budget.ratio == 1.5 for budget in cut)
 
 
 def test_methods_of_the_callers_own_are_measured_beside(rows: list[Row]) -> None:

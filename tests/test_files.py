@@ -55,6 +55,15 @@ COMMANDS: dict[str, tuple[list[str], str]] = {
     "bench": (["bench", "--shape", "tiny", "--json", "-o"], "rows.json"),
     "bench, plot": (["bench", "--shape", "tiny", "--json", "-o"], "rows.png"),
     "plan": (["plan", "tiny", "--json", "-o"], "rows.json"),
+    "check": (["check", "tiny", "--json", "-o"], "rows.json"),
+    "tune": (
+        ["tune", "tiny", "page.png", "-q", "What?", "--budgets", "0.2", "--repeats", "0", "--json", "-o"],
+        "a.json",
+    ),
+    "tune, page": (
+        ["tune", "tiny", "page.png", "-q", "What?", "--budgets", "0.2", "--repeats", "0", "--json", "-o"],
+        "a.html",
+    ),
 }
 
 

@@ -20,6 +20,7 @@ from hired.errors import (
 
 if TYPE_CHECKING:
     from hired import reference
+    from hired.agreeing.run import agreement
     from hired.enabling import Enabled, enable
     from hired.reduction import ImageSelection, ReducedInputs, Token, reduce
     from hired.tiny import load_tiny
@@ -37,6 +38,7 @@ __all__ = [
     "Token",
     "UnsupportedModelError",
     "__version__",
+    "agreement",
     "enable",
     "load_tiny",
     "reduce",
@@ -48,6 +50,7 @@ _LAZY = {
     "ImageSelection": "hired.reduction",
     "ReducedInputs": "hired.reduction",
     "Token": "hired.reduction",
+    "agreement": "hired.agreeing.run",
     "enable": "hired.enabling",
     "load_tiny": "hired.tiny",
     "reduce": "hired.reduction",

@@ -16,7 +16,7 @@ from hired.errors import ModelLoadError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["end_tokens", "generate", "repaired", "turn"]
+__all__ = ["end_tokens", "generate", "repaired", "texts", "turn"]
 
 
 def end_tokens(model: Any) -> list[int] | None:
@@ -95,11 +95,24 @@ def turn(
     from hired.caching import cache_of
 
     tokens = {"eos_token_id": end_tokens(model), "pad_token_id": processor.tokenizer.pad_token_id or 0}
-    greedy = GenerationConfig(max_new_tokens=max_new_tokens, do_sample=False, num_beams=1, **tokens)
+    greedy = GenerationConfig(
+        max_new_tokens=max_new_tokens, do_sample=False, num_beams=1, return_dict_in_generate=True, **tokens
+    )
     checkpoints = model.generation_config
     model.generation_config = GenerationConfig(**tokens)  # it fills what the call leaves open
     try:
-        output = model.generate(**inputs, generation_config=greedy, streamer=streamer, return_dict_in_generate=True)
+        output = model.generate(**inputs, generation_config=greedy, streamer=streamer)
     finally:
         model.generation_config = checkpoints
     return output.sequences, cache_of(output)
+
+
+def texts(processor: Any, ids: Tensor) -> list[str]:
+    """Answers as text, without special tokens and without space at their ends.
+
+    Args:
+        processor: The model's.
+        ids: (batch, new) ids behind the prompts.
+    """
+    found = processor.tokenizer.batch_decode(ids, skip_special_tokens=True)
+    return [str(text).strip() for text in found]

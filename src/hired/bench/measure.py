@@ -97,19 +97,19 @@ def _generate(subject: Subject, inputs: Mapping[str, Any], new_tokens: int) -> t
     return (end if first.at is None else first.at), end
 
 
-def planned(subject: Subject, inputs: Mapping[str, Any], arm: Arm) -> Plan:
-    """The plan of an arm, which knows how many tokens are kept."""
+def planned(subject: Subject, inputs: Mapping[str, Any], arm: Arm, **more: Any) -> Plan:
+    """The plan of an arm, which knows how many tokens are kept; with `more` arguments of `hired.reduce`."""
     options: dict[str, Any] = {} if arm.encoder_budget is None else {"encoder_budget": arm.encoder_budget}
-    return plan(subject.model, inputs, arm.budget, **options)
+    return plan(subject.model, inputs, arm.budget, **options, **more)
 
 
-def run_arm(subject: Subject, inputs: Mapping[str, Any], arm: Arm, new_tokens: int) -> Sample:
-    """One run of an arm, from the processor's output to the last token."""
+def run_arm(subject: Subject, inputs: Mapping[str, Any], arm: Arm, new_tokens: int, **more: Any) -> Sample:
+    """One run of an arm, from the processor's output to the last token; `more` as in `planned`."""
     start = _now(subject)
     if arm.full:
         first, end = _generate(subject, inputs, new_tokens)
         return Sample(ttft=first - start, decode=end - first, length=int(inputs["input_ids"].shape[1]))
-    ready, shares, stages = _reduce(subject, inputs, arm)
+    ready, shares, stages = _reduce(subject, inputs, arm, more)
     before = _now(subject)
     first, end = _generate(subject, ready, new_tokens)
     return Sample(
@@ -123,7 +123,7 @@ def run_arm(subject: Subject, inputs: Mapping[str, Any], arm: Arm, new_tokens: i
 
 
 def _reduce(
-    subject: Subject, inputs: Mapping[str, Any], arm: Arm
+    subject: Subject, inputs: Mapping[str, Any], arm: Arm, more: Mapping[str, Any]
 ) -> tuple[Mapping[str, Any], torch.Tensor | None, dict[str, Any]]:
     """(what `generate` takes, the first picture's shares, seconds of the stages): `hired.reduce`, stage by stage."""
     marks = [_now(subject)]
@@ -131,7 +131,7 @@ def _reduce(
     def mark() -> None:
         marks.append(_now(subject))
 
-    made = planned(subject, inputs, arm)
+    made = planned(subject, inputs, arm, **more)
     mark()
     encoded = encode(made)
     mark()
@@ -240,12 +240,15 @@ def is_out_of_memory(error: BaseException) -> bool:
     return any(phrase in words for phrase in ("can't allocate memory", "not enough memory", "out of memory"))
 
 
-def cache_bytes(subject: Subject, inputs: Mapping[str, Any], arm: Arm, new_tokens: int) -> int:
-    """Bytes of an arm's KV cache after prefill, all rows, read from the cache that `generate` filled."""
+def cache_bytes(subject: Subject, inputs: Mapping[str, Any], arm: Arm, new_tokens: int, **more: Any) -> int:
+    """Bytes of an arm's KV cache after prefill, all rows, read from the cache that `generate` filled.
+
+    `more` as in `planned`.
+    """
     if not arm.full:
-        inputs, _, _ = _reduce(subject, inputs, arm)
+        inputs, _, _ = _reduce(subject, inputs, arm, more)
     output = subject.model.generate(**inputs, max_new_tokens=new_tokens, return_dict_in_generate=True)
-    layers = cache_of(output).layers
+    layers = [layer for layer in cache_of(output).layers if hasattr(layer, "keys")]  # no convolution's or the like
     total = sum(layer.keys.nbytes + layer.values.nbytes for layer in layers)
     cached = int(layers[0].keys.shape[-2])
     return int(total // cached * (cached - (new_tokens - 1)))

@@ -17,7 +17,7 @@ from hired.errors import InputsError, ModelLoadError
 from hired.families import Family, family_of
 from hired.loading.devices import usable_device
 
-__all__ = ["Subject", "inputs_for", "load", "pictures", "text_for"]
+__all__ = ["Subject", "endless", "inputs_for", "load", "pictures", "text_for"]
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,6 @@ def load(settings: Settings) -> Subject:
     Raises:
         ModelLoadError: device, dtype or checkpoint cannot be had.
     """
-    from transformers import GenerationConfig
-
     if settings.model is not None:
         loaded = loading.load(settings.model, settings.device, settings.dtype, settings.trust_remote_code)
         model, processor = loaded.model, loaded.processor.image_processor
@@ -70,8 +68,15 @@ def load(settings: Settings) -> Subject:
         processor = _image_processor(config)
     if model.device.type == "cuda":
         torch.cuda.set_device(model.device)
-    model.generation_config = GenerationConfig(do_sample=False, num_beams=1, pad_token_id=0, eos_token_id=None)
+    model.generation_config = endless()
     return Subject(settings.subject, model, processor, family_of(model), random=settings.model is None)
+
+
+def endless() -> Any:
+    """The `GenerationConfig` under which every run makes as many tokens as it is told: greedy, and ended by none."""
+    from transformers import GenerationConfig
+
+    return GenerationConfig(do_sample=False, num_beams=1, pad_token_id=0, eos_token_id=None)
 
 
 def _dtype(settings: Settings, device: torch.device) -> torch.dtype:

@@ -17,6 +17,7 @@ from hired.cli.arguments import (
     Trust,
 )
 from hired.cli.asking import ask, batch, view
+from hired.cli.judging import check, tune
 from hired.cli.options import budgets as several
 from hired.cli.options import full_dtype, number
 
@@ -48,6 +49,8 @@ def root(
 app.command(help="Ask a question about pictures.")(ask)
 app.command(help="Ask about many pictures, one answer a line of a file; goes on where it stopped.")(batch)
 app.command(help="Draw which tokens of a picture are kept.")(view)
+app.command(help="Find the smallest budget under which answers about your pictures stay what they are.")(tune)
+app.command(help="Say whether HiRED works on a checkpoint.")(check)
 
 
 @app.command(help="List the supported model families.")

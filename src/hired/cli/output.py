@@ -11,7 +11,7 @@ import platform
 import secrets
 import stat
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -22,6 +22,7 @@ from hired._version import __version__
 from hired.errors import HiredError, MissingDependencyError
 
 __all__ = [
+    "check_apart",
     "check_picture_path",
     "check_results",
     "check_writable",
@@ -60,8 +61,14 @@ def check_picture_path(path: Path, source: str | None = None) -> None:
     except Exception as error:  # formats that are known by name only, or hold no colours
         raise HiredError(f"cannot write {name}: {kind} does not hold such pictures; use .png") from error
     check_writable(path)
-    if source is not None and _same(path, source):
-        raise HiredError(f"cannot write {name}: it is the picture that is read; name another file")
+    if source is not None:
+        check_apart(path, [source])
+
+
+def check_apart(path: Path, sources: Iterable[str], what: str = "the picture that is read") -> None:
+    """Raise `HiredError` where a file to write is one of those that are read, through whatever links."""
+    if any(_same(path, source) for source in sources):
+        raise HiredError(f"cannot write {one_line(path)}: it is {what}; name another file")
 
 
 def check_results(paths: Sequence[Path]) -> None:

@@ -22,25 +22,26 @@ class Records:
     A line is an object with `picture`, `question`, `settings`, and `answer` or `error`.
     """
 
-    def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, settings: Mapping[str, Any], of: str = "hired batch") -> None:
         """Read what is there.
 
         Args:
             path: The file, which need not be there.
             settings: What answers depend on; those that are there must have been made with the same.
+            of: The command whose answers these are.
 
         Raises:
             HiredError: The file cannot be written, holds something else, or answers under other settings.
         """
-        self.path, self.settings = path, dict(settings)
+        self.path, self.settings, self.of = path, dict(settings), of
         if path.suffix.lower() != ".jsonl" or (path.exists() and not path.is_file()):
             raise HiredError(f"cannot write {output.one_line(path)}: name a .jsonl file")
         output.check_writable(path)
-        text = _text(path)
+        text = _text(path, of)
         self._whole = text.endswith("\n") or not text
         self._lines = [line for line in text.split("\n") if line.strip()]
         self._kept: list[str] = []
-        self._done: set[tuple[str, str]] = set()
+        self._done: dict[tuple[str, str], dict[str, Any]] = {}
         for number, line in enumerate(self._lines, 1):
             self._read(line, number)
 
@@ -53,7 +54,7 @@ class Records:
             if torn:  # by an end in the middle of it
                 return
         if not isinstance(found, dict) or not {"picture", "question", "settings"} <= found.keys():
-            raise HiredError(f"{output.one_line(self.path)} holds no answers of hired batch (line {number:,})")
+            raise HiredError(f"{output.one_line(self.path)} holds no answers of {self.of} (line {number:,})")
         if found["settings"] != self.settings:
             told = found["settings"] if isinstance(found["settings"], dict) else {}
             name = next((key for key, value in self.settings.items() if told.get(key) != value), "settings")
@@ -63,7 +64,7 @@ class Records:
             )
         if "answer" in found:
             self._kept.append(line)
-            self._done.add((str(found["picture"]), str(found["question"])))
+            self._done[str(found["picture"]), str(found["question"])] = found
 
     @property
     def count(self) -> int:
@@ -73,6 +74,10 @@ class Records:
     def has(self, picture: str, question: str) -> bool:
         """Whether the answer is there; an error is not one."""
         return (picture, question) in self._done
+
+    def get(self, picture: str, question: str) -> dict[str, Any] | None:
+        """The line of an answer, None where there is none."""
+        return self._done.get((picture, question))
 
     @contextmanager
     def open(self) -> Iterator[TextIO]:
@@ -103,7 +108,7 @@ class Records:
             file.flush()
 
 
-def _text(path: Path) -> str:
+def _text(path: Path, of: str) -> str:
     """What is in a file, nothing where there is none."""
     with output.told(path, "read"):
         try:
@@ -111,4 +116,4 @@ def _text(path: Path) -> str:
         except FileNotFoundError:
             return ""
         except UnicodeDecodeError as error:
-            raise HiredError(f"{output.one_line(path)} holds no answers of hired batch") from error
+            raise HiredError(f"{output.one_line(path)} holds no answers of {of}") from error

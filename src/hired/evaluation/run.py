@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,9 +18,11 @@ from hired.evaluation import checks, smaller
 from hired.evaluation.samples import Sample, samples
 from hired.evaluation.settings import CHECKS, Settings
 from hired.families import family_of
+from hired.intervals import wilson
 from hired.methods import METHODS, Method
 from hired.methods.baselines import Random
 from hired.reduction import Encoded, Plan, assemble, encode, plan, project, select
+from hired.reduction.once import counts, encode_for
 from hired.reduction.project import merged
 
 __all__ = ["Row", "evaluate", "generate"]
@@ -65,14 +66,6 @@ class _Tally:
     correct: int = 0
     prompt: int = 0
     seconds: list[float] = field(default_factory=list)
-
-
-def wilson(correct: int, n: int) -> tuple[float, float]:
-    """The 95 % interval of a share (E. B. Wilson, JASA 1927)."""
-    z = 1.959964
-    share = correct / n
-    middle, spread = share + z * z / (2 * n), z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return (middle - spread) / (1 + z * z / n), (middle + spread) / (1 + z * z / n)
 
 
 def evaluate(
@@ -177,8 +170,7 @@ def _batch(
 
     # Two tokens an image is a budget that always drops something, so the encoder is read.
     known: dict[str, Any] = {**METHODS, **own}
-    reads = {name for method, _ in jobs if method in known for name in known[method].reads}
-    encoded = encode(planned("hired", 2), everything=True, reads=reads)
+    encoded = encode_for(planned("hired", 2), [known[method] for method, _ in jobs if method in known])
     words_alone = _words(inputs, model)
     untouched: list[str] | None = None
     found = []
@@ -195,7 +187,7 @@ def _batch(
             merges = merged(made, seen, rows)
             spent = _now(model) - start if method in known and any(row is not None for row in rows) else None
             ready = assemble(made, seen, rows, project(made, seen, rows, merges))
-            kept = sum(_counts(made, rows))
+            kept = sum(counts(made, rows))
             if all(row is None for row in rows):
                 untouched = untouched or generate(model, processor, settings, ready)
                 found.append(((method, budget), _Done(kept, kept + words_alone, None, untouched)))
@@ -239,14 +231,9 @@ def _image(made: Plan, layout: Layout, total: int) -> Image:
     return Image(layout, Attention(), total, made.newlines)
 
 
-def _counts(made: Plan, rows: Sequence[Tensor | None]) -> list[int]:
-    """Tokens kept of every image."""
-    return [layout.tokens_full if row is None else row.numel() for layout, row in zip(made.layouts, rows, strict=True)]
-
-
 def _smaller(processor: Any, made: Plan, encoded: Encoded, batch: Sequence[Sample]) -> tuple[dict[str, Any], int]:
     """`generate`'s inputs with every picture shrunk to what HiRED would keep, and the tokens in all."""
-    allowed = _counts(made, select(made, encoded))
+    allowed = counts(made, select(made, encoded))
     features = [
         smaller.encode(made.model, processor, sample.image, tokens)
         for sample, tokens in zip(batch, allowed, strict=True)
@@ -260,5 +247,4 @@ def _smaller(processor: Any, made: Plan, encoded: Encoded, batch: Sequence[Sampl
 def generate(model: Any, processor: Any, settings: Settings, ready: Any) -> list[str]:
     """The answers, stripped of space and special tokens."""
     ids = greedy.generate(model, processor, ready, settings.max_new_tokens)
-    texts = processor.tokenizer.batch_decode(ids[:, ready["input_ids"].shape[1] :], skip_special_tokens=True)
-    return [text.strip() for text in texts]
+    return greedy.texts(processor, ids[:, ready["input_ids"].shape[1] :])
