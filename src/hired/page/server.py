@@ -1,0 +1,153 @@
+"""Serving the page: to this machine, from this machine, and with nothing from anywhere else."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+from hired.errors import HiredError, MissingDependencyError
+from hired.loading import Loaded
+
+__all__ = ["HOST", "PORT", "application", "is_local", "listen", "require", "serve"]
+
+HOST, PORT = "127.0.0.1", 7860
+
+_POLICY = "; ".join(
+    (
+        "default-src 'self'",
+        "script-src 'self' 'unsafe-inline'",
+        "style-src 'self' 'unsafe-inline'",
+        "img-src 'self' data: blob:",
+        "font-src 'self' data:",
+        "worker-src 'self' blob:",
+        "frame-ancestors 'none'",
+        "base-uri 'self'",
+        "form-action 'self'",
+    )
+)
+"""What browsers are told to fetch: nothing from another address, whatever the page or Gradio's own scripts ask for."""
+
+
+def require() -> None:
+    """Raise `MissingDependencyError` where Gradio is not installed."""
+    import importlib.util
+
+    if importlib.util.find_spec("gradio") is None:
+        raise MissingDependencyError(
+            "the page needs Gradio: pip install gradio, or install hired-vlm with its page extra"
+        )
+
+
+def is_local(host: str) -> bool:
+    """Whether an address is reached from this machine only."""
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens.
+
+    Args:
+        host: An address or name of this machine.
+        port: 0 for any that is free.
+
+    Raises:
+        HiredError: The address is not this machine's, or the port is in use.
+    """
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family)
+    except (OSError, OverflowError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise HiredError(f"cannot serve at {host}:{port}: {reason}; name another --port or --host") from error
+
+
+@contextlib.contextmanager
+def _own_folder() -> Iterator[None]:
+    """A folder that is this user's alone for what Gradio keeps on disk, gone at the end."""
+    name = "GRADIO_TEMP_DIR"  # read when the page is made and when a file arrives; Gradio has no argument for it
+    before = os.environ.get(name)
+    with tempfile.TemporaryDirectory(prefix="hired-page-", ignore_cleanup_errors=True) as folder:
+        os.environ[name] = folder
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = before
+
+
+def application(loaded: Loaded, host: str = HOST, max_new_tokens: int = 64) -> Any:
+    """The page as an ASGI application.
+
+    Args:
+        loaded: The model that answers.
+        host: The address it will be served at. At this machine's own, requests that name another are refused: so no
+            site that a browser visits can reach the page under a name of its own.
+        max_new_tokens: The longest answer.
+    """
+    import gradio
+    from fastapi import FastAPI
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+    from hired.page.interface import LOOK, STYLE, interface
+    from hired.page.reader import Reader
+    from hired.page.tabs import Tabs
+
+    reader = Reader(loaded, max_new_tokens)
+    app = FastAPI(openapi_url=None)
+    if is_local(host):
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=["localhost", host, f"[{host}]"])
+    app.add_middleware(_Policy)
+    return gradio.mount_gradio_app(
+        app,
+        interface(reader, Tabs(reader)),
+        path="/",
+        server_name=host,
+        footer_links=[],
+        run_history=False,
+        ssr_mode=False,
+        pwa=False,
+        mcp_server=False,
+        enable_monitoring=False,
+        max_file_size="256mb",
+        theme=LOOK,
+        css=STYLE,
+    )
+
+
+class _Policy:
+    """Adds `_POLICY` to what is answered."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def sent(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                headers = [(b"content-security-policy", _POLICY.encode()), (b"referrer-policy", b"no-referrer")]
+                message = {**message, "headers": [*message.get("headers", ()), *headers]}
+            await send(message)
+
+        await self._app(scope, receive, sent)
+
+
+def serve(loaded: Loaded, held: socket.socket, max_new_tokens: int = 64) -> None:
+    """Serve the page until it is interrupted.
+
+    Args:
+        loaded: The model that answers.
+        held: Listens.
+        max_new_tokens: The longest answer.
+    """
+    import uvicorn
+
+    host = str(held.getsockname()[0])
+    with _own_folder():
+        app = application(loaded, host, max_new_tokens)
+        settings = uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1, ws="none")
+        uvicorn.Server(settings).run(sockets=[held])
