@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 import tempfile
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hired.errors import HiredError, MissingDependencyError
-from hired.loading import Loaded
 
-__all__ = ["HOST", "PORT", "application", "is_local", "listen", "require", "serve"]
+if TYPE_CHECKING:
+    from hired.loading import Loaded
+    from hired.page.reader import Reader
+    from hired.page.tabs import Tabs
 
+__all__ = ["HOST", "PORT", "application", "is_local", "listen", "own_folder", "require", "serve"]
+
+_LOOPBACK = re.compile(r"127(\.\d{1,3}){3}")
 HOST, PORT = "127.0.0.1", 7860
 
 _POLICY = "; ".join(
@@ -44,7 +50,7 @@ def require() -> None:
 
 def is_local(host: str) -> bool:
     """Whether an address is reached from this machine only."""
-    return host in ("localhost", "::1") or host.startswith("127.")
+    return host in ("localhost", "::1") or _LOOPBACK.fullmatch(host) is not None
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -57,16 +63,21 @@ def listen(host: str, port: int) -> socket.socket:
     Raises:
         HiredError: The address is not this machine's, or the port is in use.
     """
+    held = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family)
-    except (OSError, OverflowError, UnicodeError) as error:
+        if os.name == "posix":  # elsewhere it would let two programs have one port
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind((host, port))
+        held.listen()
+    except (OSError, OverflowError, TypeError, ValueError) as error:  # but for the first: what is no name of a host
+        held.close()
         reason = getattr(error, "strerror", None) or error
         raise HiredError(f"cannot serve at {host}:{port}: {reason}; name another --port or --host") from error
+    return held
 
 
 @contextlib.contextmanager
-def _own_folder() -> Iterator[None]:
+def own_folder() -> Iterator[None]:
     """A folder that is this user's alone for what Gradio keeps on disk, gone at the end."""
     name = "GRADIO_TEMP_DIR"  # read when the page is made and when a file arrives; Gradio has no argument for it
     before = os.environ.get(name)
@@ -81,31 +92,28 @@ def _own_folder() -> Iterator[None]:
                 os.environ[name] = before
 
 
-def application(loaded: Loaded, host: str = HOST, max_new_tokens: int = 64) -> Any:
+def application(reader: Reader, tabs: Tabs, host: str = HOST) -> Any:
     """The page as an ASGI application.
 
     Args:
-        loaded: The model that answers.
+        reader: Answers.
+        tabs: Holds the pictures.
         host: The address it will be served at. At this machine's own, requests that name another are refused: so no
             site that a browser visits can reach the page under a name of its own.
-        max_new_tokens: The longest answer.
     """
     import gradio
     from fastapi import FastAPI
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
     from hired.page.interface import LOOK, STYLE, interface
-    from hired.page.reader import Reader
-    from hired.page.tabs import Tabs
 
-    reader = Reader(loaded, max_new_tokens)
     app = FastAPI(openapi_url=None)
     if is_local(host):
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=["localhost", host, f"[{host}]"])
     app.add_middleware(_Policy)
     return gradio.mount_gradio_app(
         app,
-        interface(reader, Tabs(reader)),
+        interface(reader, tabs),
         path="/",
         server_name=host,
         footer_links=[],
@@ -146,8 +154,12 @@ def serve(loaded: Loaded, held: socket.socket, max_new_tokens: int = 64) -> None
     """
     import uvicorn
 
+    from hired.page.reader import Reader
+    from hired.page.tabs import Tabs
+
+    reader = Reader(loaded, max_new_tokens)
     host = str(held.getsockname()[0])
-    with _own_folder():
-        app = application(loaded, host, max_new_tokens)
+    with own_folder():
+        app = application(reader, Tabs(reader), host)
         settings = uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1, ws="none")
         uvicorn.Server(settings).run(sockets=[held])
