@@ -4,12 +4,13 @@ VENV := .venv
 OLDEST := .venv-oldest
 SERVED := .venv-vllm
 FAMILIES := .venv-families
+PAGE := .venv-page
 BIN := $(VENV)/bin
 # The models in the tests are too small for threads: a process a core is quicker.
 PYTEST := -m pytest --numprocesses auto
-test test-oldest test-families test-families-oldest test-upstream: export OMP_NUM_THREADS := 1
+test test-oldest test-families test-families-oldest test-upstream test-page: export OMP_NUM_THREADS := 1
 
-.PHONY: demo test test-oldest test-upstream test-vllm test-families test-families-oldest lint types docs-check train train-aya results leaderboard bench bench-gpu bench-serve clean help
+.PHONY: demo test test-oldest test-upstream test-vllm test-families test-families-oldest test-page lint types docs-check train train-aya results leaderboard bench bench-gpu bench-serve clean help
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -52,6 +53,11 @@ $(SERVED)/.dev: pyproject.toml $(SERVED)/.vllm
 	$(SERVED)/bin/pip install --quiet -c constraints-vllm.txt -e '.[dev]'
 	@touch $@
 
+$(PAGE)/.dev: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(PAGE)
+	$(PAGE)/bin/pip install --quiet -c constraints.txt -e '.[dev,page]' 'playwright>=1.49,<2'
+	@touch $@
+
 demo: $(VENV)/.demo  ## ask the shipped model about 20 pictures at a 20 % budget
 	$(BIN)/python examples/demo.py
 
@@ -69,6 +75,9 @@ test-families-oldest: $(FAMILIES)-oldest/.dev  ## the same, oldest supported tra
 
 test-vllm: $(SERVED)/.dev  ## tests of the vLLM plugin, on a CPU build of vLLM (3 GB; minutes)
 	$(SERVED)/bin/python -m pytest tests/vllm
+
+test-page: $(PAGE)/.dev  ## tests of hired page, in a chromium that is here (system's, or playwright's)
+	$(PAGE)/bin/python -m pytest tests/test_page.py tests/page
 
 lint: $(VENV)/.dev  ## ruff
 	$(BIN)/ruff check .
@@ -158,4 +167,4 @@ docs-check: $(VENV)/.dev  ## run the code blocks of the docs, check their links
 	$(BIN)/python docs/check.py
 
 clean:  ## remove what the targets above set up
-	rm -rf $(VENV) $(OLDEST) $(FAMILIES) $(FAMILIES)-oldest $(SERVED) .mypy_cache .pytest_cache .ruff_cache .hypothesis out
+	rm -rf $(VENV) $(OLDEST) $(FAMILIES) $(FAMILIES)-oldest $(SERVED) $(PAGE) .mypy_cache .pytest_cache .ruff_cache .hypothesis out

@@ -52,7 +52,7 @@ def test_version(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["ask"], ["batch"], ["view"], ["models"], ["eval"], ["bench"], ["plan"], ["serve"]]
+    "command", [[], ["ask"], ["batch"], ["view"], ["page"], ["models"], ["eval"], ["bench"], ["plan"], ["serve"]]
 )
 def test_help(run: Run, command: list[str]) -> None:
     code, out, err = run(*command, "--help")

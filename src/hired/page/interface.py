@@ -24,8 +24,8 @@ STYLE = """
 .hired-problem { border-left: 4px solid #d33; background: rgba(221, 51, 51, .12); padding: .6em .8em; }
 #answers table { width: 100%; border-collapse: collapse; table-layout: fixed; }
 #answers :is(table, thead, tbody, tr, th, td) { border: 0; }
-#answers :is(th, td) { text-align: left; vertical-align: top; padding: .35em .5em; overflow-wrap: anywhere; }
-#answers tr { border-bottom: 1px solid var(--border-color-primary); }
+#answers :is(th, td) { text-align: left; vertical-align: top; padding: .35em .5em; overflow-wrap: anywhere;
+  border-bottom: 1px solid var(--border-color-primary); }
 #answers tbody th { font-weight: 400; }
 #answers tbody tr:first-child td { font-weight: 600; }
 #answers p { font-size: .9em; margin-top: .5em; }
