@@ -2,6 +2,7 @@
 
 import importlib.util
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -18,6 +19,22 @@ from hired.page.tabs import Tabs
 
 SHOTS = Path("out/page")
 """Where screenshots go, to be looked at."""
+
+
+_WATCH = """
+import sys
+
+def watch(event, arguments):
+    if event in ("socket.connect", "socket.getaddrinfo", "socket.sendto"):
+        print("WENT TO", event, arguments[1] if event != "socket.getaddrinfo" else arguments[0], file=sys.stderr)
+
+sys.addaudithook(watch)
+from hired.cli import main
+
+sys.exit(main())
+"""
+WATCHED = [sys.executable, "-c", _WATCH]
+"""The command, which tells on standard error every address that it looks up or connects to."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -57,13 +74,12 @@ def served() -> Iterator[Served]:
     pytest.importorskip("gradio")
     import os
 
-    import uvicorn
+    from hired.page.asgi import Server
 
     reader = Reader(loading.load("tiny"))
     tabs = Tabs(reader)
     with server.own_folder(), server.listen("127.0.0.1", 0) as held:
-        config = uvicorn.Config(server.application(reader, tabs), log_level="error", timeout_graceful_shutdown=1)
-        running = uvicorn.Server(config)
+        running = Server(server.application(reader, tabs))
         thread = threading.Thread(target=running.run, args=([held],))
         thread.start()
         address = f"http://127.0.0.1:{held.getsockname()[1]}"

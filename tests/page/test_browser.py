@@ -1,6 +1,8 @@
 """The page in a real browser, with the shipped model behind it."""
 
 import re
+import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +13,7 @@ import pytest
 from hired import forms
 from hired.errors import UnsupportedModelError
 from hired.families import family_of
-from tests.page.conftest import SHOTS, Served, waited
+from tests.page.conftest import SHOTS, WATCHED, Served, waited
 from tests.support.watching import unnoticed
 
 pytest.importorskip("gradio")
@@ -301,3 +303,27 @@ def test_files_stay_in_a_folder_of_their_own(opened: Callable[..., Page], served
     kept = [path for path in served.folder.rglob("*") if path.is_file()]
     assert any(path.name == "b.png" for path in kept)
     assert served.folder.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_the_command_goes_nowhere_and_ends_while_a_tab_is_open(
+    browser: Any, files: Path, pages: list[forms.Page], busy: bool
+) -> None:
+    command = [*WATCHED, "page", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            page = Page(browser.new_page(), process.stdout.readline().split()[0])
+            page.give(files / "a.png")
+            expect(page.figure).to_be_visible()
+            page.ask(field(pages[0])[0])
+            if not busy:
+                page.rows()
+            start = time.perf_counter()
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert (process.returncode, err) == (130, "")
+    assert time.perf_counter() - start < 10
+    page.tab.close()

@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -11,23 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.page.conftest import Served
+from tests.page.conftest import WATCHED, Served
 
 pytest.importorskip("gradio")
-
-# Tells every address that this process looks up or connects to.
-WATCHED = """
-import sys
-
-def watch(event, arguments):
-    if event in ("socket.connect", "socket.getaddrinfo", "socket.sendto"):
-        print("WENT TO", event, arguments[1] if event != "socket.getaddrinfo" else arguments[0], file=sys.stderr)
-
-sys.addaudithook(watch)
-from hired.cli import main
-
-sys.exit(main())
-"""
 
 
 def asked(address: str, **headers: str) -> tuple[int, dict[str, str], str]:
@@ -54,6 +39,12 @@ def test_no_other_name_reaches_it(served: Served) -> None:
     assert asked(served.address, Host="localhost")[0] == 200
 
 
+def test_pages_of_other_sites_are_refused(served: Served) -> None:
+    for origin in ("http://example.org", "null", served.address.replace("127.0.0.1", "localhost")):
+        assert asked(served.address, Origin=origin)[0] == 403
+    assert asked(served.address, Origin=served.address)[0] == 200
+
+
 @pytest.mark.parametrize("path", ["/gradio_api/info", "/gradio_api/openapi.json"])
 def test_nothing_is_offered_to_programs(served: Served, path: str) -> None:
     assert "/answer" not in asked(served.address + path)[2]
@@ -63,12 +54,19 @@ def test_nothing_is_offered_to_programs(served: Served, path: str) -> None:
 def process(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """`hired page` as a command of its own, which tells where it goes."""
     environment = {**os.environ, "TMPDIR": str(tmp_path), "GRADIO_ANALYTICS_ENABLED": "True", "GRADIO_SHARE": "True"}
-    command = [sys.executable, "-c", WATCHED, "page", "--port", "0"]
+    command = [*WATCHED, "page", "--port", "0"]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     ) as running:
         yield running
         running.kill()
+
+
+def test_the_watch_sees_what_goes_out() -> None:
+    done = subprocess.run(
+        [*WATCHED, "ask", "http://127.0.0.1:9/x.png", "?"], capture_output=True, text=True, check=False
+    )
+    assert "WENT TO socket.connect ('127.0.0.1', 9)" in done.stderr
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)])

@@ -8,12 +8,13 @@ import re
 import socket
 import tempfile
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hired.errors import HiredError, MissingDependencyError
 
 if TYPE_CHECKING:
     from hired.loading import Loaded
+    from hired.page.asgi import Guard
     from hired.page.reader import Reader
     from hired.page.tabs import Tabs
 
@@ -21,21 +22,6 @@ __all__ = ["HOST", "PORT", "application", "is_local", "listen", "own_folder", "r
 
 _LOOPBACK = re.compile(r"127(\.\d{1,3}){3}")
 HOST, PORT = "127.0.0.1", 7860
-
-_POLICY = "; ".join(
-    (
-        "default-src 'self'",
-        "script-src 'self' 'unsafe-inline'",
-        "style-src 'self' 'unsafe-inline'",
-        "img-src 'self' data: blob:",
-        "font-src 'self' data:",
-        "worker-src 'self' blob:",
-        "frame-ancestors 'none'",
-        "base-uri 'self'",
-        "form-action 'self'",
-    )
-)
-"""What browsers are told to fetch: nothing from another address, whatever the page or Gradio's own scripts ask for."""
 
 
 def require() -> None:
@@ -92,7 +78,7 @@ def own_folder() -> Iterator[None]:
                 os.environ[name] = before
 
 
-def application(reader: Reader, tabs: Tabs, host: str = HOST) -> Any:
+def application(reader: Reader, tabs: Tabs, host: str = HOST) -> Guard:
     """The page as an ASGI application.
 
     Args:
@@ -105,13 +91,13 @@ def application(reader: Reader, tabs: Tabs, host: str = HOST) -> Any:
     from fastapi import FastAPI
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+    from hired.page.asgi import Guard
     from hired.page.interface import LOOK, STYLE, interface
 
     app = FastAPI(openapi_url=None)
     if is_local(host):
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=["localhost", host, f"[{host}]"])
-    app.add_middleware(_Policy)
-    return gradio.mount_gradio_app(
+    gradio.mount_gradio_app(
         app,
         interface(reader, tabs),
         path="/",
@@ -126,22 +112,7 @@ def application(reader: Reader, tabs: Tabs, host: str = HOST) -> Any:
         theme=LOOK,
         css=STYLE,
     )
-
-
-class _Policy:
-    """Adds `_POLICY` to what is answered."""
-
-    def __init__(self, app: Any) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        async def sent(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                headers = [(b"content-security-policy", _POLICY.encode()), (b"referrer-policy", b"no-referrer")]
-                message = {**message, "headers": [*message.get("headers", ()), *headers]}
-            await send(message)
-
-        await self._app(scope, receive, sent)
+    return Guard(app)
 
 
 def serve(loaded: Loaded, held: socket.socket, max_new_tokens: int = 64) -> None:
@@ -152,14 +123,10 @@ def serve(loaded: Loaded, held: socket.socket, max_new_tokens: int = 64) -> None
         held: Listens.
         max_new_tokens: The longest answer.
     """
-    import uvicorn
-
+    from hired.page.asgi import Server
     from hired.page.reader import Reader
     from hired.page.tabs import Tabs
 
     reader = Reader(loaded, max_new_tokens)
-    host = str(held.getsockname()[0])
     with own_folder():
-        app = application(reader, Tabs(reader), host)
-        settings = uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1, ws="none")
-        uvicorn.Server(settings).run(sockets=[held])
+        Server(application(reader, Tabs(reader), str(held.getsockname()[0]))).run(sockets=[held])
