@@ -5,12 +5,13 @@ OLDEST := .venv-oldest
 SERVED := .venv-vllm
 HARNESS := .venv-lmms
 FAMILIES := .venv-families
+PAGE := .venv-page
 BIN := $(VENV)/bin
 # The models in the tests are too small for threads: a process a core is quicker.
 PYTEST := -m pytest --numprocesses auto
-test test-oldest test-families test-families-oldest test-upstream test-lmms: export OMP_NUM_THREADS := 1
+test test-oldest test-families test-families-oldest test-upstream test-lmms test-page: export OMP_NUM_THREADS := 1
 
-.PHONY: demo test test-oldest test-upstream test-vllm test-lmms test-families test-families-oldest lint types docs-check train train-aya results leaderboard bench bench-gpu bench-serve clean help
+.PHONY: demo test test-oldest test-upstream test-vllm test-lmms test-page test-families test-families-oldest lint types docs-check train train-aya results leaderboard bench bench-gpu bench-serve clean help
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -58,6 +59,10 @@ $(HARNESS)/.dev: pyproject.toml constraints-lmms.txt tests/vllm/setup_env.py
 	$(PYTHON) -m venv $(HARNESS)
 	$(HARNESS)/bin/pip install --quiet -c constraints-lmms.txt -e '.[dev,lmms]'
 	$(HARNESS)/bin/python tests/vllm/setup_env.py
+
+$(PAGE)/.dev: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(PAGE)
+	$(PAGE)/bin/pip install --quiet -c constraints.txt -e '.[dev,page]' 'playwright>=1.49,<2'
 	@touch $@
 
 demo: $(VENV)/.demo  ## ask the shipped model about 20 pictures at a 20 % budget
@@ -80,6 +85,9 @@ test-vllm: $(SERVED)/.dev  ## tests of the vLLM plugin, on a CPU build of vLLM (
 
 test-lmms: $(HARNESS)/.dev  ## tests of the plug-in for lmms-eval, with lmms-eval (2 GB; minutes)
 	$(HARNESS)/bin/python $(PYTEST) tests/lmms
+
+test-page: $(PAGE)/.dev  ## tests of hired page, in a chromium that is here (system's, or playwright's)
+	$(PAGE)/bin/python -m pytest tests/test_page.py tests/page
 
 lint: $(VENV)/.dev  ## ruff
 	$(BIN)/ruff check .
@@ -171,4 +179,4 @@ docs-check: $(VENV)/.dev  ## run the code blocks of the docs, check their links
 	$(BIN)/python docs/check.py
 
 clean:  ## remove what the targets above set up
-	rm -rf $(VENV) $(OLDEST) $(FAMILIES) $(FAMILIES)-oldest $(SERVED) $(HARNESS) .mypy_cache .pytest_cache .ruff_cache .hypothesis out
+	rm -rf $(VENV) $(OLDEST) $(FAMILIES) $(FAMILIES)-oldest $(SERVED) $(HARNESS) $(PAGE) .mypy_cache .pytest_cache .ruff_cache .hypothesis out

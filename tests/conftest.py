@@ -14,6 +14,9 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
 SKIPS = {
     "torchvision": "need torchvision (make test-families runs them)",
+    "gradio": "need Gradio (make test-page runs them)",
+    "playwright": "need playwright (make test-page runs them)",
+    "chromium": "need a chromium (Debian's, or playwright install chromium)",
     "CUDA": "need a CUDA GPU (tests/test_cuda.py runs where there is one)",
 }
 """What is said of skipped tests, by a word of their reason."""

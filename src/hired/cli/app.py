@@ -12,6 +12,8 @@ from hired.cli.arguments import (
     Device,
     Dtype,
     Json,
+    Load,
+    MaxNewTokens,
     Method,
     Model,
     Trust,
@@ -51,6 +53,24 @@ app.command(help="Ask about many pictures, one answer a line of a file; goes on 
 app.command(help="Draw which tokens of a picture are kept.")(view)
 app.command(help="Find the smallest budget under which answers about your pictures stay what they are.")(tune)
 app.command(help="Say whether HiRED works on a checkpoint.")(check)
+
+
+@app.command(help="Serve a local page that shows answers, costs and kept tokens of your pictures, by budget.")
+def page(
+    model: Model = "tiny",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes any that is free.")] = 7860,
+    host: Annotated[
+        str, typer.Option("--host", help="Another address than this machine's own lets others use the page.")
+    ] = "127.0.0.1",
+    max_new_tokens: MaxNewTokens = 64,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    load: Load = None,
+    trust_remote_code: Trust = False,
+) -> None:
+    from hired.cli.page import run
+
+    run(model, host, port, max_new_tokens, device, dtype, trust_remote_code, load)
 
 
 @app.command(help="List the supported model families.")
