@@ -1,6 +1,6 @@
 """What each part of `glean` is worth: `ablation.json`, and a table in its page.
 
-python -m benchmarks.ablation          # ten minutes on two cores
+python -m benchmarks.ablation          # half an hour on a core
 
 Every variant leaves out or replaces one part. "sinks" plants tokens that attract most of the final layer's attention on
 blank places, all alike and of huge norm, as large CLIP encoders have them, before a method chooses.
@@ -20,6 +20,7 @@ from torch import Tensor
 from hired import loading, prompts
 from hired.cli import output
 from hired.core.choose import in_order, patches
+from hired.core.detail import KELL, NEAR
 from hired.core.greedy import by_determinant
 from hired.core.image import Image
 from hired.core.layout import STRUCTURE
@@ -36,7 +37,7 @@ HERE = Path(__file__).parent
 FILE = HERE / "ablation.json"
 PAGE = HERE.parent / "docs" / "glean.md"
 BUDGETS = (0.2, 0.1, 0.05, 0.03)
-COLUMNS = (("tiny", "forms"), ("tiny_aya", "forms"))
+COLUMNS = (("tiny", "forms"), ("tiny", "large"), ("tiny", "mixed"), ("tiny", "layout"), ("tiny_aya", "forms"))
 """Models and tasks."""
 
 
@@ -49,12 +50,15 @@ class Variant:
         over: what a partition's attention is divided by: "mean", or "nothing".
         views: how the full image's and the sub-images' compare: "odds" for shown over lost, "full" for that on the
             full image's side alone, "ground" for one over the number of sub-images, or a number for the full image's.
+        resolved, near: as in `hired.core.detail.odds`.
         new: "all" for novelty over the whole picture, "partition" for inside each partition alone, "none".
     """
 
     power: float = 0.5
     over: str = "mean"
     views: float | str = "odds"
+    resolved: float = KELL
+    near: int = NEAR
     new: str = "all"
     name: ClassVar[str] = "variant"
     reads: ClassVar[tuple[str, ...]] = ("last", "states", "pixels")
@@ -71,7 +75,7 @@ class Variant:
             full = part == 0
             if isinstance(self.views, str):
                 seen = replace(image, pixels=None) if self.views == "ground" else image
-                counts = views(seen, real)
+                counts = views(seen, real, self.resolved, self.near)
                 scores = scores * (torch.where(full, counts, 1.0) if self.views == "full" else counts)
             else:
                 scores = scores * torch.where(full, self.views, 1.0)
@@ -151,6 +155,10 @@ VARIANTS: dict[str, Method] = {
     "no attention": Variant(power=0.0),
     "partitions not evened out": Variant(over="nothing"),
     "odds for the full image's tokens alone": Variant(views="full"),
+    "all of the full image's pixels resolved": Variant(resolved=1.0),
+    "half of them": Variant(resolved=0.5),
+    "odds token by token": Variant(near=1),
+    "odds over 5 x 5 tokens": Variant(near=5),
     "the full image's tokens count for a k-th": Variant(views="ground"),
     "the full image as any sub-image": Variant(views=1.0),
     "half of that": Variant(views=0.5),

@@ -7,14 +7,14 @@ from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, interpolate
 from hired.core.layout import Layout
 from hired.core.transfer import moved_to
 
-_KELL = 0.7
+KELL = 0.7
 """The Kell factor: a raster shows details down to 1 / 0.7 of its pixels only (R. D. Kell, A. V. Bedford, M. A. Trainer,
 Proceedings of the IRE 22, 1934, found 0.64; 0.7 is the figure in use)."""
-_NEAR = 3
+NEAR = 3
 """Cells, rows and columns, that are looked at together: what is drawn is larger than a token."""
 
 
-def odds(pixels: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
+def odds(pixels: Tensor, layout: Layout, resolved: float = KELL, near: int = NEAR) -> tuple[Tensor, Tensor]:
     """For every cell of the full image, shown / lost: the contrast it still shows, over what shrinking took away.
 
     Each sub-image is shrunk to what the full image resolves and grown again; what is left of the variance inside of a
@@ -24,6 +24,8 @@ def odds(pixels: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
     Args:
         pixels: (P, channels, height, width) the partitions as the encoder got them, the full image first.
         layout: the image, of at least one sub-image.
+        resolved: share of the full image's pixels, down and across, that what it resolves is worth.
+        near: rows and columns of cells that are summed, an odd number.
 
     Returns:
         (N + 1,) float32, 0 and more, the last one 1 for what lies in no cell; and (sub-images * cells,) int64, in the
@@ -33,7 +35,7 @@ def odds(pixels: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
     tiles = pixels[1:].float()
     cells = layout.cells_of(1)
     (x0, y0, x1, y1), tile = layout.boxes[0], layout.boxes[1]
-    shares = _KELL * (tile[3] - tile[1]) / (y1 - y0), _KELL * (tile[2] - tile[0]) / (x1 - x0)
+    shares = resolved * (tile[3] - tile[1]) / (y1 - y0), resolved * (tile[2] - tile[0]) / (x1 - x0)
     small = max(1, round(tiles.shape[2] * shares[0])), max(1, round(tiles.shape[3] * shares[1]))
     coarse = interpolate(adaptive_avg_pool2d(tiles, small), size=tiles.shape[2:], mode="bilinear")
     whole, lost = _contrast(tiles, cells), _contrast(tiles - coarse, cells)
@@ -44,7 +46,7 @@ def odds(pixels: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
     inside = sums[:, :-1]
     # Beside the usual loss in the picture, so that flat places show nothing.
     usual = inside[1].sum() / inside[2].sum().clamp(min=1)
-    whole, lost, count = avg_pool2d(inside.view(3, *layout.cells), _NEAR, 1, _NEAR // 2).flatten(1)
+    whole, lost, count = avg_pool2d(inside.view(3, *layout.cells), near, 1, near // 2).flatten(1)
     found = (whole - lost).clamp(min=0) / (lost + usual * count).clamp(min=1e-12)
     return torch.cat((found, found.new_ones(1))), place
 

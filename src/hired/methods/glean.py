@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from hired.core.choose import in_order, patches
-from hired.core.detail import odds
+from hired.core.detail import KELL, NEAR, odds
 from hired.core.image import Image
 from hired.core.novelty import novelty
 from hired.methods.base import final_scores, need
@@ -50,12 +50,12 @@ def amplitudes(scores: Tensor, partition: Tensor, partitions: int) -> Tensor:
     return roots * (sums[1] / sums[0].clamp(min=1e-30))[partition]
 
 
-def views(image: Image, real: Tensor) -> Tensor:
+def views(image: Image, real: Tensor, resolved: float = KELL, near: int = NEAR) -> Tensor:
     """(R,) what patch tokens, (R,) int64 `real`, count for: between 1 / k and 1 for k sub-images.
 
     A place is shown twice, in the full image and in a sub-image, on a k-th of the tokens or on all. Whichever shows it
     better counts whole, and the other by the odds; a token of the full image is worth no less than its share of the
-    ground that k sub-images show, and one of theirs no less than that.
+    ground that k sub-images show, and one of theirs no less than that. `resolved`, `near`: as in `odds`.
     """
     layout = image.layout
     tiles = layout.partitions - 1
@@ -63,7 +63,7 @@ def views(image: Image, real: Tensor) -> Tensor:
     full = partition == 0
     if image.pixels is None:
         return torch.where(full, 1 / tiles, 1.0)
-    shown, place = odds(image.pixels, layout)
+    shown, place = odds(image.pixels, layout, resolved, near)
     beneath = place[((partition - 1).clamp(min=0) * (len(place) // tiles) + cell).clamp(max=len(place) - 1)]
     found = shown[torch.where(full, cell, beneath)]
     return torch.where(full, found, 1 / found.clamp(min=1e-12)).clamp(min=1 / tiles, max=1.0)
