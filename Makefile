@@ -105,11 +105,13 @@ results: $(VENV)/.demo  ## measure the shipped model again (half an hour on two 
 	$(EVAL) --task forms --budgets 0.4,0.2,0.1 --methods hired,random --newlines keep -o benchmarks/forms-newlines.json
 	$(EVAL) --task forms --budgets 0.4,0.2,0.1 --methods hired --positions original -o benchmarks/forms-positions.json
 	$(EVAL) --task forms --budgets 0.4,0.2,0.1 --methods hired --alpha 0.25 -o benchmarks/forms-alpha.json
+	$(EVAL) --task forms --budgets 0.2,0.08 --methods hired,glean -o benchmarks/forms-eight.json
 	$(EVAL) --task forms --budgets 1 --methods hired,no-newlines,blank-half -o benchmarks/checks.json
 	$(EVAL) $(SECOND) --task forms --methods hired,uniform,random,overview -o benchmarks/aya-forms.json
 	$(EVAL) $(SECOND) --task forms --budgets 1 --methods hired,blank-half -o benchmarks/aya-checks.json
 	$(BIN)/python benchmarks/stand_in.py > /dev/null
 	$(BIN)/python benchmarks/peaked.py > /dev/null
+	$(BIN)/python benchmarks/initial_layer.py > /dev/null
 	$(BIN)/python benchmarks/table.py > /dev/null
 
 leaderboard: $(VENV)/.demo  ## every method on every task: measures what has no file yet (hours on two cores; resumes)

@@ -17,8 +17,7 @@ import torch
 from benchmarks.leaderboard import MODELS, settings
 from torch import Tensor
 
-from hired import loading, prompts
-from hired.cli import output
+from hired import files, loading, prompts
 from hired.core.choose import in_order, patches
 from hired.core.detail import KELL, NEAR
 from hired.core.greedy import by_determinant
@@ -27,7 +26,7 @@ from hired.core.layout import STRUCTURE
 from hired.core.novelty import novelty
 from hired.core.similarity import cosine
 from hired.evaluation.run import evaluate
-from hired.machine import machine
+from hired.machine import machine, versions
 from hired.methods import METHODS, Method
 from hired.methods.base import final_scores, need
 from hired.methods.cdpruner import conditioned
@@ -182,7 +181,7 @@ def measure(limit: int) -> dict[str, Any]:
         found = evaluate(loaded.model, loaded.processor, asked, prompts.prompt, own=VARIANTS)
         rows += [{"model": model, "task": task, **row} for row in found if row["method"] in VARIANTS]
         used = {"settings": asdict(asked), "machine": machine(loaded.model)}
-    return {"results": rows, "versions": output.versions(), **used}
+    return {"results": rows, "versions": versions(), **used}
 
 
 def table(content: Mapping[str, Any]) -> str:
@@ -211,7 +210,7 @@ def main() -> None:
     parser.add_argument("--page", action="store_true", help="write the table from the file")
     args = parser.parse_args()
     if not args.page:
-        output.write_json(FILE, measure(args.limit))
+        files.write_json(FILE, measure(args.limit))
     text = PAGE.read_text()
     start, end = text.index("<!-- ablation -->"), text.index("<!-- end -->")
     made = f"<!-- ablation -->\n{table(json.loads(FILE.read_text()))}\n"

@@ -18,17 +18,16 @@ from typing import Any
 import torch
 
 import hired
-from hired import prompts
+from hired import files, prompts
 from hired.bench.measure import Job, interleave, run_arm
 from hired.bench.settings import Arm, Scene, Settings
 from hired.bench.subject import inputs_for, load, pictures
-from hired.cli import output
 from hired.core.budget import EncoderBudget
 from hired.evaluation import Settings as EvalSettings
 from hired.evaluation.run import generate
 from hired.evaluation.samples import samples
 from hired.families import family_of
-from hired.machine import machine
+from hired.machine import machine, versions
 
 HERE = Path(__file__).parent
 FILE = HERE / "encoder-budget.json"
@@ -143,8 +142,8 @@ def main() -> None:
         found["time"] = time(options.repeats)
     if options.only != "page":
         found["settings"] = {"budget": BUDGET, "shape": SHAPE, "depths": DEPTHS, "ratios": RATIOS}
-        found |= {"machine": platform.platform(), "versions": output.versions()}
-        output.write_json(FILE, found)
+        found |= {"machine": platform.platform(), "versions": versions()}
+        files.write_json(FILE, found)
     if {"exact", "time"} <= found.keys():
         start, end = "<!-- table -->\n", "<!-- end of table -->"
         text = PAGE.read_text()

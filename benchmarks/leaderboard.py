@@ -15,11 +15,10 @@ from dataclasses import asdict, replace
 
 from benchmarks import leaderboard_page, leaderboard_time
 
-from hired import loading, prompts
-from hired.cli import output
+from hired import files, loading, prompts
 from hired.evaluation import Settings, all_methods
 from hired.evaluation.run import evaluate
-from hired.machine import machine
+from hired.machine import machine, versions
 
 FOLDER = leaderboard_page.FOLDER
 MODELS = {"tiny": ("tiny", "float32"), "tiny_aya": ("tests/data/tiny_aya", "float32")}
@@ -58,12 +57,12 @@ def measure(model: str, task: str, methods: Sequence[str], limit: int) -> None:
             "method": name,
             "results": [row for row in rows if row["method"] == name],
             "settings": asdict(replace(asked, methods=(name,))),
-            "versions": output.versions(),
+            "versions": versions(),
             "machine": machine(loaded.model),
         }
         path = leaderboard_page.path(model, task, name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        output.write_json(path, result)
+        files.write_json(path, result)
 
 
 def main() -> None:

@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
+from hired import files
 from hired.bench.settings import Scene, Settings
 from hired.bench.subject import Subject, inputs_for, load, pictures
-from hired.cli import output
-from hired.machine import machine
+from hired.machine import machine, versions
 from hired.methods import METHODS
 from hired.reduction import assemble, encode, plan, project, select
 from hired.reduction.project import merged
@@ -79,7 +79,7 @@ def measure(device: str = "auto", repeats: int = REPEATS) -> dict[str, Any]:
         "full_s": round(full, 5),
         "results": rows,
         "settings": {"image": asked.images[0], "text_tokens": TEXT, "repeats": repeats},
-        "versions": output.versions(),
+        "versions": versions(),
         "machine": machine(model),
     }
 
@@ -90,4 +90,4 @@ SLOW = ("scope", "vispruner", "cdpruner", "otprune")
 
 def main() -> None:
     """Measures and writes the file."""
-    output.write_json(FILE, measure())
+    files.write_json(FILE, measure())

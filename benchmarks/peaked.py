@@ -6,10 +6,9 @@ python benchmarks/peaked.py                 # a minute on two cores
 from dataclasses import asdict
 from pathlib import Path
 
-from hired import loading
+from hired import files, loading
 from hired.checking.peaked import measure
-from hired.cli import output
-from hired.machine import machine
+from hired.machine import machine, versions
 
 HERE = Path(__file__).parent
 FILE = HERE.parent / "src" / "hired" / "checking" / "peaked.json"
@@ -27,7 +26,7 @@ def main() -> None:
         loaded = loading.load(source, "cpu", "float32")
         rows.append({"model": name, "what": WHAT[name], **asdict(measure(loaded.model, loaded.processor))})
         print(rows[-1])
-    output.write_json(FILE, {"results": rows, "versions": output.versions(), "machine": machine(loaded.model)})
+    files.write_json(FILE, {"results": rows, "versions": versions(), "machine": machine(loaded.model)})
 
 
 if __name__ == "__main__":

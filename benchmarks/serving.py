@@ -32,7 +32,7 @@ import numpy
 import torch
 from PIL import Image
 
-from hired.cli import output
+from hired import files
 
 STOCK = "stock"
 QUIET = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
@@ -42,7 +42,7 @@ QUESTION = "What is TOTAL?"
 def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # servers are stopped then too
     settings = arguments()
-    output.check_writable(settings.out)
+    files.check_writable(settings.out)
     made = described(settings)
     content = json.loads(settings.out.read_text()) if settings.out.exists() else {**made, "arms": []}
     if content["settings"] != made["settings"]:
@@ -55,7 +55,7 @@ def main() -> int:
             if any(row["arm"] == arm for row in content["arms"]):
                 continue
             content["arms"].append(measure(arm, settings, checkpoint, stream, warm, Path(folder)))
-            output.write_json(settings.out, content)
+            files.write_json(settings.out, content)
     return 0
 
 
@@ -81,8 +81,7 @@ def described(settings: argparse.Namespace) -> dict[str, Any]:
     """What a result file says beside its rows."""
     import vllm
 
-    from hired.cli.output import versions
-    from hired.machine import machine
+    from hired.machine import machine, versions
 
     device = torch.device(settings.device)
     model = SimpleNamespace(device=device, dtype=getattr(torch, settings.dtype))

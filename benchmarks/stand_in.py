@@ -15,14 +15,13 @@ from typing import Any
 
 import torch
 
-from hired import loading, prompts
-from hired.cli import output
+from hired import files, loading, prompts
 from hired.evaluation import Settings
 from hired.evaluation.checks import blank
 from hired.evaluation.run import generate
 from hired.evaluation.samples import Sample, samples
 from hired.families import family_of
-from hired.machine import machine
+from hired.machine import machine, versions
 from hired.methods.base import token_scores
 from hired.reduction import assemble, encode, plan, project, select
 
@@ -103,7 +102,7 @@ def main() -> None:
         "results": rows,
         "writing_above_blank": told,
     }
-    output.write_json(FILE, result | {"versions": output.versions(), "machine": on})
+    files.write_json(FILE, result | {"versions": versions(), "machine": on})
     for row in rows:
         print(row["method"], row["budget"], row["exact_match"])
 

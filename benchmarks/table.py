@@ -11,6 +11,7 @@ HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "results.md"
 NAMES = {
     "hired": "**HiRED**",
+    "glean": "glean",
     "uniform": "every n-th token",
     "random": "random tokens",
     "overview": "full image only",
@@ -27,6 +28,7 @@ FILES = {
     "forms-newlines.json": 'Forms, `newlines="keep"`',
     "forms-positions.json": 'Forms, `positions="original"`',
     "forms-alpha.json": "Forms, `alpha=0.25`",
+    "forms-eight.json": "Forms, `glean` on 8 % beside HiRED on 20 %",
     "aya-forms.json": "Forms, the second model",
     "aya-checks.json": "Forms, the second model: does it mind missing tokens",
     "stand-in.json": "The second model, the budget divided by another layer",

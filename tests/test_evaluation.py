@@ -269,7 +269,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch, exact_match: float) -> np.ndarray:
         figure.canvas.draw()
         pixels.append(np.asarray(figure.canvas.buffer_rgba())[..., :3].astype(int))
 
-    monkeypatch.setattr("hired.cli.output.write_figure", keep)
+    monkeypatch.setattr("hired.files.write_figure", keep)
     row = Row(
         method="uniform",
         budget=1,

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from hired.cli import main, output
+from hired import files
+from hired.cli import main
 from hired.errors import HiredError
 from hired.loading import named
 from tests.support.models import CASES
@@ -161,7 +162,7 @@ def test_a_picture_on_standard_input_is_not_written_over(
 def test_a_new_file_has_the_permissions_that_others_get(there: Path) -> None:
     before = os.umask(0o027)
     try:
-        output.write(there / "new", b"1")
+        files.write(there / "new", b"1")
     finally:
         os.umask(before)
     assert stat.S_IMODE((there / "new").stat().st_mode) == 0o640
@@ -170,8 +171,8 @@ def test_a_new_file_has_the_permissions_that_others_get(there: Path) -> None:
 def test_a_file_keeps_its_permissions(there: Path) -> None:
     (there / "old").write_bytes(b"0")
     (there / "old").chmod(0o604)
-    output.check_writable(there / "old")
-    output.write(there / "old", b"1")
+    files.check_writable(there / "old")
+    files.write(there / "old", b"1")
     assert stat.S_IMODE((there / "old").stat().st_mode) == 0o604
     assert (there / "old").read_bytes() == b"1"
 
@@ -181,8 +182,8 @@ def test_links_are_followed(there: Path) -> None:
     (there / "far" / "file").write_bytes(b"0")
     for name, target in (("link", "far/file"), ("chain", "link"), ("dangling", "far/new")):
         (there / name).symlink_to(target)
-        output.check_writable(there / name)
-        output.write(there / name, name.encode())
+        files.check_writable(there / name)
+        files.write(there / name, name.encode())
         assert (there / name).is_symlink()
         assert (there / name).read_bytes() == name.encode()
     assert (there / "far" / "file").read_bytes() == b"chain"
@@ -192,7 +193,7 @@ def test_links_are_followed(there: Path) -> None:
 
 def test_a_check_leaves_nothing_behind(there: Path) -> None:
     before = sorted(there.iterdir())
-    output.check_writable(there / "new.json")
+    files.check_writable(there / "new.json")
     assert sorted(there.iterdir()) == before
 
 
@@ -203,7 +204,7 @@ def test_an_interruption_leaves_nothing_behind(there: Path, monkeypatch: pytest.
     monkeypatch.setattr(os, "fsync", interrupted)
     (there / "old").write_bytes(b"good")
     with pytest.raises(KeyboardInterrupt):
-        output.write(there / "old", b"new")
+        files.write(there / "old", b"new")
     assert (there / "old").read_bytes() == b"good"
     assert not leftovers(there)
 

@@ -15,12 +15,13 @@ from PIL import Image
 
 from hired import loading
 from hired.bench.settings import Settings as BenchSettings
-from hired.cli.options import MOST_TOKENS, full_dtype, number
-from hired.cli.question import check_tags, check_text
+from hired.cli import output
 from hired.cli.serve import with_full_dtypes
 from hired.costs.tokens import max_positions
 from hired.errors import BudgetError, HiredError, InputsError
 from hired.loading import named
+from hired.options import MOST_TOKENS, full_dtype, number
+from hired.questions import check_tags, check_text
 from tests.conftest import skipped
 from tests.support.models import ALL, CASES, processor
 
@@ -44,7 +45,7 @@ def test_every_command_knows_every_name_of_a_dtype(
         seen.append(dtype)
         raise Seen
 
-    def bench(settings: BenchSettings, tell: Any) -> Any:
+    def bench(settings: BenchSettings, tell: Any, measured: Any) -> Any:
         settings.check()
         seen.append(settings.dtype)
         raise Seen
@@ -205,7 +206,7 @@ def test_bench_tells_of_prompts_beyond_the_models_positions(
 
     small = {"shape": "tiny", "budgets": (1,), "images": ((96, 96),), "new_tokens": 2, "repeats": 1, "warmup": 0}
     monkeypatch.setattr("hired.bench.run.max_positions", lambda config: 100)
-    bench(BenchSettings(**small, memory=False, device="cpu"))  # type: ignore[arg-type]
+    bench(BenchSettings(**small, memory=False, device="cpu"), measured=output.warn_length)  # type: ignore[arg-type]
     assert "the LLM was made for 100 positions" in capsys.readouterr().err
 
 

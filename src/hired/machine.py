@@ -1,20 +1,24 @@
-"""What the numbers were measured on."""
+"""What the numbers were measured on: machine, versions, memory."""
 
 from __future__ import annotations
 
 import os
 import platform
+import sys
 import time
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
+from hired._version import __version__
 
-__all__ = ["machine"]
+__all__ = ["machine", "peak_memory_mb", "versions"]
 
 
 def machine(model: Any) -> dict[str, Any]:
     """Processor, cores, memory, GPU, threads, dtype and date."""
+    import torch
+
     device = model.device
     return {
         "platform": platform.platform(),
@@ -29,6 +33,32 @@ def machine(model: Any) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
     }
+
+
+def versions() -> dict[str, str]:
+    """Versions of this library, Python and what the numbers depend on."""
+    found = {"hired": __version__, "python": platform.python_version()}
+    for name in ("torch", "transformers", "pillow"):
+        found[name] = metadata.version(name)
+    return found
+
+
+def peak_memory_mb(device: str) -> float | None:
+    """Peak memory in MB (10^6 bytes): the GPUs' allocations on ``cuda``, else this process's resident set.
+
+    None where the system does not tell (Windows).
+    """
+    if device == "cuda":
+        import torch
+
+        total = sum(torch.cuda.max_memory_allocated(i) for i in range(torch.cuda.device_count()))
+        return round(total / 1e6, 1)
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak * (1 if sys.platform == "darwin" else 1024) / 1e6, 1)
 
 
 def _processor() -> str:

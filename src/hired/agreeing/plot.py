@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hired import files
 from hired.agreeing.rows import UNTOUCHED, Row
-from hired.cli import output
 from hired.errors import MissingDependencyError
 
 __all__ = ["figure", "plot"]
@@ -24,7 +24,7 @@ def plot(rows: Sequence[Row], path: Path, title: str, agree: float, measure: str
         MissingDependencyError: matplotlib is not installed.
         HiredError: The file cannot be written.
     """
-    output.write_figure(figure(rows, title, agree, measure), path)
+    files.write_figure(figure(rows, title, agree, measure), path)
 
 
 def figure(rows: Sequence[Row], title: str, agree: float, measure: str) -> Any:
@@ -44,7 +44,7 @@ def figure(rows: Sequence[Row], title: str, agree: float, measure: str) -> Any:
         from matplotlib.figure import Figure
         from matplotlib.ticker import FixedLocator, NullLocator
     except ImportError as error:
-        raise MissingDependencyError(output.MATPLOTLIB) from error
+        raise MissingDependencyError(files.MATPLOTLIB) from error
 
     whole = Figure(figsize=(7.6, 4.6), dpi=160, layout="constrained")
     FigureCanvasAgg(whole)

@@ -132,7 +132,7 @@ def _resident_mb(name: str) -> float | None:
             if line.startswith(f"{name}:"):
                 return int(line.split()[1]) * 1024 / 1e6
     if name == "VmHWM":
-        from hired.cli.output import peak_memory_mb
+        from hired.machine import peak_memory_mb
 
         return peak_memory_mb("cpu")
     return None

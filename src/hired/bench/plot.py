@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hired import files
 from hired.bench.settings import Arm
-from hired.cli import output
 from hired.errors import HiredError, MissingDependencyError
 
 if TYPE_CHECKING:
@@ -33,11 +33,11 @@ def plot(rows: Sequence[Row], path: Path, title: str) -> None:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise MissingDependencyError(output.MATPLOTLIB) from error
+        raise MissingDependencyError(files.MATPLOTLIB) from error
 
     done = [row for row in rows if row["ttft_s"] is not None]
     if not done:
-        raise HiredError(f"nothing to draw in {output.one_line(path)}: every arm ran out of memory")
+        raise HiredError(f"nothing to draw in {files.one_line(path)}: every arm ran out of memory")
     by_size = len({tuple(row["image"]) for row in done}) > 1
     width = 7.2 if by_size else max(7.2, 0.95 * len(rows))  # every bar has words below it
     figure = Figure(figsize=(width, 4.6), dpi=160, layout="constrained")
@@ -56,7 +56,7 @@ def plot(rows: Sequence[Row], path: Path, title: str) -> None:
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, markerscale=0.5)
-    output.write_figure(figure, path)
+    files.write_figure(figure, path)
 
 
 def _name(row: Row) -> str:

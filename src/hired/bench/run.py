@@ -15,7 +15,6 @@ from hired.bench.overhead import choosing
 from hired.bench.rows import Row, make_row
 from hired.bench.settings import Arm, Scene, Settings
 from hired.bench.subject import Subject, inputs_for, load, pictures, text_for
-from hired.cli.output import warn_length
 from hired.costs.tokens import max_positions
 from hired.errors import HiredError
 from hired.loading.devices import usable_device
@@ -31,12 +30,18 @@ RANDOM_WEIGHTS = (
 Tell = Callable[[str], None]
 
 
-def bench(settings: Settings, tell: Tell = lambda words: None) -> dict[str, Any]:
+def bench(
+    settings: Settings,
+    tell: Tell = lambda words: None,
+    measured: Callable[[int, int | None], None] = lambda longest, positions: None,
+) -> dict[str, Any]:
     """Measures speed and memory of every arm.
 
     Args:
         settings: what to measure.
         tell: called with what is being done, for people who wait.
+        measured: called for every picture size and batch with the tokens of the longest prompt and its answer, and with
+            how many positions the LLM was made for (None if it does not say).
 
     Returns:
         `subject`, `random_weights`, `note`, `results` (one `Row` a scene and arm), `settings` and `machine`.
@@ -59,7 +64,7 @@ def bench(settings: Settings, tell: Tell = lambda words: None) -> dict[str, Any]
         raise HiredError(f"{settings.subject} does not fit into memory: use a smaller model, or another --dtype")
     rows: list[Row] = []
     for scene in scenes:
-        rows += _scene(settings, subject, scene, arms, memory, tell)
+        rows += _scene(settings, subject, scene, arms, memory, tell, measured)
     return {
         "subject": settings.subject,
         "random_weights": subject.random,
@@ -86,6 +91,7 @@ def _scene(
     arms: list[Arm],
     memory: dict[tuple[Scene, Arm], Memory | None],
     tell: Tell,
+    measured: Callable[[int, int | None], None],
 ) -> list[Row]:
     """The rows of one picture size and batch."""
     where = f"{scene.image[0]}x{scene.image[1]}, batch {scene.batch}"
@@ -93,7 +99,7 @@ def _scene(
     single = inputs_for(subject, pictures(Scene(scene.image, 1)), settings.text_tokens)
     known = {arm: _known(subject, single, arm) for arm in arms}
     longest = max(facts.length for facts in known.values()) + settings.new_tokens
-    warn_length(longest, max_positions(subject.model.config))
+    measured(longest, max_positions(subject.model.config))
     if settings.memory and subject.device.type == "cuda":
         for arm in arms:
             tell(f"{where}: memory of {arm.name}")

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from hired import greedy, prompts
 from hired.cli import output
-from hired.cli.options import check_settings
-from hired.cli.question import check_tags, check_text
 from hired.loading import Loaded
 from hired.loading.strangers import strangers
+from hired.options import check_settings
+from hired.questions import check_tags, check_text
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -20,8 +20,8 @@ from hired.cli.arguments import (
 )
 from hired.cli.asking import ask, batch, view
 from hired.cli.judging import check, tune
-from hired.cli.options import budgets as several
-from hired.cli.options import full_dtype, number
+from hired.options import budgets as several
+from hired.options import full_dtype, number
 
 __all__ = ["app"]
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from hired.cli.options import full_dtype
+from hired.options import full_dtype
 
 __all__ = [
     "Alpha",

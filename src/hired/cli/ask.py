@@ -9,10 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hired import images
+from hired import files, images
 from hired.cli import output, waiting
 from hired.cli.answering import Answer, How, answer, costs, pictures_of
 from hired.errors import HiredError, ImageError
+from hired.machine import peak_memory_mb, versions
 from hired.pdf import DPI, check_dpi
 
 __all__ = ["MOST_PICTURES", "Settings", "read", "report", "run"]
@@ -99,7 +100,7 @@ def run(settings: Settings) -> None:
         compare(loaded, names, pictures, settings)
         return
     result = answer(loaded, pictures, settings.question, settings.how, echo=not settings.as_json)
-    memory = output.peak_memory_mb(loaded.kind)
+    memory = peak_memory_mb(loaded.kind)
     output.deliver(
         lambda: _print(settings, names, result, memory),
         *(partial(_draw, pictures[i], settings, result, i, path) for i, path in enumerate(views)),
@@ -127,7 +128,7 @@ def report(settings: Settings, names: Sequence[str], result: Answer, memory: flo
         "prompt_tokens": result.prompt_tokens,
         "timings_ms": result.timings_ms,
         "peak_memory_mb": memory,
-        "versions": output.versions(),
+        "versions": versions(),
     }
 
 
@@ -135,7 +136,7 @@ def _check_view(settings: Settings, path: Path | None) -> None:
     """Try a picture to write, against every one that is read."""
     if path is not None:
         for word in settings.pictures:
-            output.check_picture_path(path, images.file_of(word))
+            files.check_picture_path(path, images.file_of(word))
 
 
 def _views(path: Path | None, count: int) -> list[Path]:
@@ -150,7 +151,7 @@ def _draw(picture: Any, settings: Settings, result: Answer, index: int, path: Pa
     from hired.viz import draw
 
     note = f"{settings.question}  {result.text}"
-    output.save_picture(draw(picture, result.selections[index], note=note), path)
+    files.save_picture(draw(picture, result.selections[index], note=note), path)
 
 
 def _print(settings: Settings, names: Sequence[str], result: Answer, memory: float | None) -> None:

@@ -25,7 +25,7 @@ from hired.cli.arguments import (
     Trust,
     Variant,
 )
-from hired.cli.options import number
+from hired.options import number
 
 __all__ = ["ask", "batch", "view"]
 

@@ -10,8 +10,8 @@ from typing import Any, TextIO
 
 from PIL import Image
 
-from hired import images
-from hired.cli import output, waiting
+from hired import files, images
+from hired.cli import waiting
 from hired.cli.answering import How, answer, pictures_of
 from hired.cli.records import Records
 from hired.download import without_password
@@ -96,7 +96,7 @@ def found_in(words: Sequence[str]) -> list[str]:
                 if Path(name).suffix.lower() in suffixes and not name.startswith(".")
             ]
         if not inside:
-            raise HiredError(f"{output.one_line(word)} holds no pictures")
+            raise HiredError(f"{files.one_line(word)} holds no pictures")
         found += sorted(inside)
     return list(dict.fromkeys(found))
 
@@ -130,7 +130,7 @@ def run(settings: Settings) -> bool:
         f"{records.count:,} there before" if records.count else "",
     ]
     parts.append(f"{counts.failed:,} failed" if counts.failed else "")
-    print(f"{output.one_line(settings.out)}: {', '.join(part for part in parts if part)}")
+    print(f"{files.one_line(settings.out)}: {', '.join(part for part in parts if part)}")
     return not counts.failed
 
 

@@ -10,9 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hired import files
 from hired.bench import Arm, Settings
 from hired.cli import output
 from hired.loading.strangers import strangers
+from hired.machine import versions
 
 if TYPE_CHECKING:
     from hired.bench.rows import Row
@@ -27,14 +29,14 @@ def run(settings: Settings, out: Sequence[Path], as_json: bool) -> None:
         HiredError: The settings or the model will not do, or a file cannot be written.
     """
     settings.check()
-    output.check_results(out)
+    files.check_results(out)
 
     from hired.bench.run import bench
 
     # A shape is ours: what goes wrong with it is a mistake here, not in somebody's checkpoint.
     guard = contextlib.nullcontext() if settings.model is None else strangers(settings.model, "measure")
     with _progress() as tell, guard:
-        result = {**bench(settings, tell), "versions": output.versions()}
+        result = {**bench(settings, tell, output.warn_length), "versions": versions()}
     output.deliver(
         lambda: print(json.dumps(result)) if as_json else _print(result),
         *(partial(_write, path, result) for path in out),
@@ -48,7 +50,7 @@ def _write(path: Path, result: dict[str, Any]) -> None:
 
         plot(result["results"], path, _title(result))
         return
-    output.write_json(path, result)
+    files.write_json(path, result)
 
 
 def _title(result: dict[str, Any]) -> str:

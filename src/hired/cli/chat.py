@@ -8,6 +8,7 @@ from hired.cli import output
 from hired.cli.answering import Answer, How, costs, follow
 from hired.errors import HiredError, InputsError
 from hired.loading import Loaded
+from hired.machine import peak_memory_mb
 
 __all__ = ["chat"]
 
@@ -34,7 +35,7 @@ def chat(loaded: Loaded, result: Answer, how: How) -> None:
             output.warn(str(error))
             continue
         result = follow(loaded, result, question, how, echo=True)
-        output.faint(costs(result, output.peak_memory_mb(loaded.kind)))
+        output.faint(costs(result, peak_memory_mb(loaded.kind)))
 
 
 def _next() -> str | None:

@@ -12,8 +12,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hired import files
 from hired.cli import output, waiting
 from hired.errors import HiredError, UnsupportedModelError
+from hired.machine import versions
 
 if TYPE_CHECKING:
     from hired.checking.lines import Line
@@ -44,8 +46,8 @@ def run(
     """
     for path in out:
         if path.suffix.lower() != ".json":
-            raise HiredError(f"cannot write {output.one_line(path)}: name a .json file")
-        output.check_writable(path)
+            raise HiredError(f"cannot write {files.one_line(path)}: name a .json file")
+        files.check_writable(path)
     from hired.checking.lines import FAILED, Line
     from hired.checking.peaked import small_models
     from hired.checking.run import Result, check
@@ -74,13 +76,13 @@ def run(
     }
     output.deliver(
         lambda: print(json.dumps(told)) if as_json else _print(told, result.lines),
-        *(partial(output.write_json, path, told) for path in out),
+        *(partial(files.write_json, path, told) for path in out),
     )
     return result.works
 
 
 def _versions() -> dict[str, str]:
-    found = output.versions()
+    found = versions()
     for name in _BESIDE:
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)

@@ -11,6 +11,7 @@ from hired.cli import output
 from hired.cli.answering import Answer, answer
 from hired.cli.ask import Settings, report
 from hired.loading import Loaded
+from hired.machine import peak_memory_mb
 
 __all__ = ["compare"]
 
@@ -39,7 +40,7 @@ def compare(loaded: Loaded, names: Sequence[str], pictures: Sequence[Any], setti
         _fresh_peak(loaded.kind)
         result = answer(loaded, pictures, settings.question, how)
         # Without its cache, which would count in the peak of the next.
-        found.append((replace(result, cache=None), output.peak_memory_mb(loaded.kind)))
+        found.append((replace(result, cache=None), peak_memory_mb(loaded.kind)))
         del result
     if settings.as_json:
         whole = replace(settings, how=untouched)

@@ -10,10 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hired import prompts
+from hired import files, prompts
 from hired.cli import output, waiting
 from hired.evaluation import Settings
 from hired.loading.strangers import strangers
+from hired.machine import versions
 
 if TYPE_CHECKING:
     from hired.evaluation.run import Row
@@ -36,7 +37,7 @@ def run(
         HiredError: The settings or the model will not do, or a file cannot be written.
     """
     settings.check()
-    output.check_results(out)
+    files.check_results(out)
     loaded = waiting.load(model, device, dtype, trust_remote_code)
 
     from hired.costs.tokens import max_positions
@@ -52,7 +53,7 @@ def run(
         "model": model,
         "results": rows,
         "settings": asdict(settings),
-        "versions": output.versions(),
+        "versions": versions(),
         "machine": machine(loaded.model),
         "seconds": round(time.perf_counter() - start, 1),
     }
@@ -72,7 +73,7 @@ def _write(path: Path, result: dict[str, Any], rows: Sequence[Row]) -> None:
         newlines = ", newlines kept" if result["settings"]["newlines"] == "keep" else ""
         plot(rows, path, f"{result['model']} on {result['task']}{fonts}{newlines}")
         return
-    output.write_json(path, result)
+    files.write_json(path, result)
 
 
 def _print(settings: Settings, model: str, rows: Sequence[Row]) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from hired.cli.arguments import Alpha, Device, Dpi, Dtype, Json, Load, MaxNewTokens, Newlines, Trust, Variant
-from hired.cli.options import budgets as several
+from hired.options import budgets as several
 
 __all__ = ["check", "tune"]
 

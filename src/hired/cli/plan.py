@@ -11,10 +11,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from hired import files
 from hired.cli import output
-from hired.cli.options import full_dtype, positive
 from hired.errors import BudgetError, HiredError
 from hired.loading.strangers import strangers
+from hired.machine import versions
+from hired.options import full_dtype, positive
 
 if TYPE_CHECKING:
     from hired.costs.estimate import Costs, Estimator
@@ -93,7 +95,7 @@ def run(settings: Settings, out: Sequence[Path] = ()) -> None:
     output.warn_length(max(row["length"] for row in result["results"]), estimator.max_length)
     output.deliver(
         lambda: print(json.dumps(result)) if settings.as_json else _print(settings, estimator, result),
-        *(partial(output.write_json, path, result) for path in out),
+        *(partial(files.write_json, path, result) for path in out),
     )
 
 
@@ -110,8 +112,8 @@ def _check(settings: Settings, out: Sequence[Path]) -> _Asked:
         raise BudgetError("no budgets: give one or more, such as --budgets 1,0.2")
     for path in out:
         if path.suffix.lower() != ".json":
-            raise HiredError(f"cannot write {output.one_line(path)}: name a .json file")
-        output.check_writable(path)
+            raise HiredError(f"cannot write {files.one_line(path)}: name a .json file")
+        files.check_writable(path)
     memory = None if settings.memory is None else _memory(settings.memory)
     ttft = None if settings.ttft is None else _seconds(settings.ttft)
     return _Asked(memory, ttft, _device(settings))
@@ -199,7 +201,7 @@ def _result(settings: Settings, asked: _Asked, estimator: Estimator) -> dict[str
         "machine": machine(SimpleNamespace(device=torch.device(asked.device), dtype=request.dtype))
         if settings.calibrate
         else None,
-        "versions": output.versions(),
+        "versions": versions(),
     }
 
 

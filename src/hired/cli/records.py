@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
-from hired.cli import output
+from hired import files
 from hired.errors import HiredError
 
 __all__ = ["Records"]
@@ -35,8 +35,8 @@ class Records:
         """
         self.path, self.settings, self.of = path, dict(settings), of
         if path.suffix.lower() != ".jsonl" or (path.exists() and not path.is_file()):
-            raise HiredError(f"cannot write {output.one_line(path)}: name a .jsonl file")
-        output.check_writable(path)
+            raise HiredError(f"cannot write {files.one_line(path)}: name a .jsonl file")
+        files.check_writable(path)
         text = _text(path, of)
         self._whole = text.endswith("\n") or not text
         self._lines = [line for line in text.split("\n") if line.strip()]
@@ -54,12 +54,12 @@ class Records:
             if torn:  # by an end in the middle of it
                 return
         if not isinstance(found, dict) or not {"picture", "question", "settings"} <= found.keys():
-            raise HiredError(f"{output.one_line(self.path)} holds no answers of {self.of} (line {number:,})")
+            raise HiredError(f"{files.one_line(self.path)} holds no answers of {self.of} (line {number:,})")
         if found["settings"] != self.settings:
             told = found["settings"] if isinstance(found["settings"], dict) else {}
             name = next((key for key, value in self.settings.items() if told.get(key) != value), "settings")
             raise HiredError(
-                f"{output.one_line(self.path)} holds answers with {name} {told.get(name)!r:.80} in place of"
+                f"{files.one_line(self.path)} holds answers with {name} {told.get(name)!r:.80} in place of"
                 f" {self.settings.get(name)!r:.80} (line {number:,}): name another file"
             )
         if "answer" in found:
@@ -87,13 +87,13 @@ class Records:
             HiredError: It cannot be written.
         """
         if self._kept != self._lines or not self._whole:
-            output.write(self.path, "".join(f"{line}\n" for line in self._kept).encode())
-        with output.told(self.path):
+            files.write(self.path, "".join(f"{line}\n" for line in self._kept).encode())
+        with files.told(self.path):
             file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115  # closed below, where errors are others
         try:
             yield file
         finally:
-            with output.told(self.path):
+            with files.told(self.path):
                 file.close()
 
     def add(self, file: TextIO, picture: str, question: str, **result: Any) -> None:
@@ -103,17 +103,17 @@ class Records:
             HiredError: It cannot be written.
         """
         record = {"picture": picture, "question": question, **result, "settings": self.settings}
-        with output.told(self.path):
+        with files.told(self.path):
             file.write(json.dumps(record) + "\n")
             file.flush()
 
 
 def _text(path: Path, of: str) -> str:
     """What is in a file, nothing where there is none."""
-    with output.told(path, "read"):
+    with files.told(path, "read"):
         try:
             return path.read_text(encoding="utf-8")
         except FileNotFoundError:
             return ""
         except UnicodeDecodeError as error:
-            raise HiredError(f"{output.one_line(path)} holds no answers of {of}") from error
+            raise HiredError(f"{files.one_line(path)} holds no answers of {of}") from error

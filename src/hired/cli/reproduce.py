@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from hired import files
 from hired.cli import output
 from hired.errors import MissingDependencyError
 from hired.harness.report import notes, plot, rows, table
@@ -28,7 +29,7 @@ def run(settings: Settings, folder: Path, as_json: bool) -> None:
         HiredError: Something is missing or wrong, or a run failed; finished runs stay in the folder.
     """
     if importlib.util.find_spec("matplotlib") is None:  # before hours, and not after
-        raise MissingDependencyError(output.MATPLOTLIB)
+        raise MissingDependencyError(files.MATPLOTLIB)
     with _progress(settings) as tell:
         papers, runs = reproduce(settings, folder, tell)
     found = rows(settings, papers, runs)

@@ -9,12 +9,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from hired import images
+from hired import files, images
 from hired.agreeing.samples import QUESTIONS, Sample, samples_of
-from hired.cli import output
 from hired.cli.batch import found_in
-from hired.cli.question import check_text
 from hired.errors import HiredError, InputsError
+from hired.questions import check_text
 
 __all__ = ["questions_in", "read"]
 
@@ -33,11 +32,11 @@ def questions_in(path: Path | None, given: Sequence[str]) -> tuple[str, ...]:
     """
     asked = list(given)
     if path is not None:
-        with output.told(path, "read"):
+        with files.told(path, "read"):
             lines = path.read_text(encoding="utf-8").splitlines()
         asked += [line.strip() for line in lines if line.strip()]
         if not asked:
-            raise HiredError(f"{output.one_line(path)} holds no questions: write one a line")
+            raise HiredError(f"{files.one_line(path)} holds no questions: write one a line")
     for question in asked:
         check_text(question)
     return tuple(dict.fromkeys(asked)) or QUESTIONS
@@ -93,7 +92,7 @@ def _pdf(name: str) -> bool:
 
 def _listed(path: Path, questions: Sequence[str]) -> Iterator[tuple[str, str, Any]]:
     """(picture, question, answer) of every line of a list."""
-    with output.told(path, "read"):
+    with files.told(path, "read"):
         lines = path.read_text(encoding="utf-8").splitlines()
     empty = True
     for number, line in enumerate(lines, 1):
@@ -103,7 +102,7 @@ def _listed(path: Path, questions: Sequence[str]) -> Iterator[tuple[str, str, An
             entry = json.loads(line)
         except ValueError:
             entry = None
-        where = f"{output.one_line(path)}, line {number:,}"
+        where = f"{files.one_line(path)}, line {number:,}"
         if not isinstance(entry, dict) or not isinstance(entry.get("image"), str) or not entry["image"]:
             raise InputsError(f'{where}: write an object with "image", such as {{"image": "a.png", "question": "..."}}')
         question, answer, empty = entry.get("question"), entry.get("answer"), False
@@ -119,4 +118,4 @@ def _listed(path: Path, questions: Sequence[str]) -> Iterator[tuple[str, str, An
             check_text(each, f"question in line {number:,}")
             yield name, each, answer
     if empty:
-        raise HiredError(f"{output.one_line(path)} holds no pictures")
+        raise HiredError(f"{files.one_line(path)} holds no pictures")

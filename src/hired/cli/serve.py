@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from hired.cli import output
-from hired.cli.options import full_dtype
+from hired.options import full_dtype
 
 if TYPE_CHECKING:
     from hired.serving.launch import Server

@@ -11,17 +11,18 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hired import images
+from hired import files, images
 from hired.agreeing import MEASURES, Sample, Settings
 from hired.cli import output, waiting
-from hired.cli.options import positive
-from hired.cli.question import check_tags
 from hired.cli.records import Records
 from hired.cli.samples import questions_in, read
 from hired.errors import BudgetError, HiredError
 from hired.loading import Loaded
 from hired.loading.strangers import strangers
+from hired.machine import versions
+from hired.options import positive
 from hired.pdf import DPI, check_dpi
+from hired.questions import check_tags
 
 if TYPE_CHECKING:
     from hired.agreeing.answering import Answered
@@ -65,11 +66,11 @@ class Options:
         others = [path for path in self.out if path not in pages]
         unknown = [path for path in others if path.suffix.lower() not in (".json", ".png", ".svg", ".pdf")]
         if unknown:
-            name = output.one_line(unknown[0])
+            name = files.one_line(unknown[0])
             raise HiredError(f"cannot write {name}: name a .json, a .png, .svg or .pdf for the plot, or a .html")
-        output.check_results(others)
+        files.check_results(others)
         for path in pages:
-            output.check_writable(path)
+            files.check_writable(path)
 
     def decisive(self) -> dict[str, Any]:
         """What answers depend on."""
@@ -91,7 +92,7 @@ def run(options: Options) -> None:
     )
     sources = {images.file_of(sample.name) for sample in samples} | {*options.pictures, str(options.questions_file)}
     for path in options.out:
-        output.check_apart(path, sources, "among what is read")
+        files.check_apart(path, sources, "among what is read")
     records = None
     if options.out:
         records = Records(options.out[0].with_suffix(".answers.jsonl"), options.decisive(), "hired tune")
@@ -128,7 +129,7 @@ def run(options: Options) -> None:
         "timed_on": middle(found).sample.name if costs else None,
         "answers": [_line(each, settings) for each in found],
         "settings": {**options.decisive(), "limit": options.limit, "repeats": settings.repeats},
-        "versions": output.versions(),
+        "versions": versions(),
         "machine": machine(loaded.model),
         "seconds": round(time.perf_counter() - start, 1),
     }
@@ -201,13 +202,13 @@ def _write(
     rows: list[Row] = result["results"]
     heading = title(rows, options.model)
     if path.suffix.lower() == ".json":
-        output.write_json(path, result)
+        files.write_json(path, result)
     elif path.suffix.lower() in _PAGES:
         from hired.agreeing.page import page
 
         with strangers(options.model, "draw for"):
             text = page(loaded.model, loaded.processor, options.settings, found, rows, result["chosen"], heading, told)
-        output.write(path, text.encode(errors="replace"))  # names of files may be no text
+        files.write(path, text.encode(errors="replace"))  # names of files may be no text
     else:
         from hired.agreeing.plot import plot
 

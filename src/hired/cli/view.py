@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hired import images, prompts
+from hired import files, images, prompts
 from hired.cli import output, waiting
 from hired.cli.answering import How
 from hired.loading.strangers import strangers
@@ -29,7 +29,7 @@ def run(
     Raises:
         HiredError: The picture, the model or the settings will not do, or `out` cannot be written.
     """
-    output.check_picture_path(out, images.file_of(image))
+    files.check_picture_path(out, images.file_of(image))
     check_dpi(dpi)
     settings = how.keywords()
     picture = images.load(image, dpi)
@@ -46,4 +46,4 @@ def run(
         reduced = hired.reduce(loaded.model, inputs, **settings, images=[picture])
     chosen = reduced.selection[0]
     line = f"{out}: {chosen.tokens_full:,} -> {chosen.tokens_kept:,} visual tokens"
-    output.deliver(lambda: print(line), lambda: output.save_picture(draw(picture, chosen), out))
+    output.deliver(lambda: print(line), lambda: files.save_picture(draw(picture, chosen), out))

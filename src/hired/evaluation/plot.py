@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hired.cli import output
+from hired import files
 from hired.errors import MissingDependencyError
 from hired.evaluation.settings import CHECKS
 
@@ -40,7 +40,7 @@ def plot(rows: Sequence[Row], path: Path, title: str) -> None:
         from matplotlib.figure import Figure
         from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
     except ImportError as error:
-        raise MissingDependencyError(output.MATPLOTLIB) from error
+        raise MissingDependencyError(files.MATPLOTLIB) from error
 
     figure = Figure(figsize=(7.2, 4.6), dpi=160, layout="constrained")
     FigureCanvasAgg(figure)
@@ -78,4 +78,4 @@ def plot(rows: Sequence[Row], path: Path, title: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     handles, labels = axes.get_legend_handles_labels()
     axes.legend(handles[::-1], labels[::-1], frameon=False, loc="lower right")
-    output.write_figure(figure, path)
+    files.write_figure(figure, path)

@@ -83,13 +83,13 @@ def plot(found: Sequence[Row], path: Path, title: str) -> None:
         MissingDependencyError: matplotlib is not installed.
         HiredError: the file cannot be written.
     """
-    from hired.cli import output
+    from hired import files
 
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise MissingDependencyError(output.MATPLOTLIB) from error
+        raise MissingDependencyError(files.MATPLOTLIB) from error
 
     tasks = list(dict.fromkeys(row["task"] for row in found))
     across = min(4, len(tasks))
@@ -117,7 +117,7 @@ def plot(found: Sequence[Row], path: Path, title: str) -> None:
         if not place:
             axes.legend(frameon=False, fontsize=8, loc="lower right")
     figure.suptitle(title, fontsize=10, x=0.01, ha="left", parse_math=False)
-    output.write_figure(figure, path)
+    files.write_figure(figure, path)
 
 
 def _column(task: str) -> str:

@@ -55,10 +55,10 @@ class Folder:
         Raises:
             HiredError: the file cannot be written.
         """
-        from hired.cli import output
+        from hired import files
 
         found = {"settings": settings.fixed(), "papers_model": papers, "runs": runs}
-        output.write_json(self.results, found)
+        files.write_json(self.results, found)
 
 
 def reproduce(

@@ -45,9 +45,8 @@ def run(settings: Settings, budget: float, tasks: list[Any], submissions: str, t
     from lmms_eval.evaluator import simple_evaluate
     from lmms_eval.tasks import TaskManager
 
-    from hired.cli import output
     from hired.harness.models import HiredChat, HiredSimple
-    from hired.machine import machine
+    from hired.machine import machine, versions
 
     manager = TaskManager("ERROR", include_path=settings.include, model_name="hired")
     names = [str(task["task"]) if isinstance(task, dict) else str(task) for task in tasks]
@@ -72,7 +71,7 @@ def run(settings: Settings, budget: float, tasks: list[Any], submissions: str, t
     model.keeps_model = True
     model.asked = lambda questions: tell({"kind": "asked", "questions": questions})
     where = machine(model.model)
-    versions = {**output.versions(), **{name: metadata.version(name) for name in ("lmms_eval", "datasets")}}
+    made_with = {**versions(), **{name: metadata.version(name) for name in ("lmms_eval", "datasets")}}
     for name, task in zip(names, tasks, strict=True):
         tell({"kind": "task", "task": name})
         before, start = model.counts, time.perf_counter()
@@ -103,7 +102,7 @@ def run(settings: Settings, budget: float, tasks: list[Any], submissions: str, t
             "seconds": round(time.perf_counter() - start, 1),
             "base_class": model.base_class,
             "metrics": {key: value for key, value in metrics.items() if isinstance(value, int | float | str)},
-            "versions": versions,
+            "versions": made_with,
             "machine": where,
         }
         tell({"kind": "done", "run": found})

@@ -8,9 +8,9 @@ from typing import Any
 
 import gradio
 
-from hired.cli.options import number as number_of
 from hired.errors import HiredError
 from hired.methods import METHODS
+from hired.options import number as number_of
 from hired.page import words
 from hired.page.reader import ANY, EMPTY, Reader
 from hired.page.tabs import Tabs, pages_of

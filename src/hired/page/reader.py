@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hired import greedy, prompts
-from hired.cli.output import peak_memory_mb
-from hired.cli.question import check_tags, check_text
 from hired.errors import InputsError
 from hired.loading import Loaded
 from hired.loading.strangers import strangers
+from hired.machine import peak_memory_mb
 from hired.methods import METHODS
+from hired.questions import check_tags, check_text
 
 if TYPE_CHECKING:
     from PIL.Image import Image

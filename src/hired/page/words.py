@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from html import escape
 
-from hired.cli.output import peak_memory_mb
+from hired.machine import peak_memory_mb
 from hired.page.reader import Answer
 
 __all__ = ["answers", "described", "problem"]
