@@ -4,6 +4,7 @@ Prints question, answer, truth and visual tokens, and writes one of the pictures
 """
 
 import argparse
+import itertools
 import logging
 import shlex
 import shutil
@@ -22,9 +23,9 @@ from hired import forms
 from hired.viz import draw
 
 
-def read(model, processor, page: forms.Page, settings: dict) -> tuple[str, hired.ImageSelection]:
-    """The answer to the page's first question, and what was kept of the picture."""
-    content = [{"type": "image"}, {"type": "text", "text": page.question()}]
+def read(model, processor, page: forms.Page, question: str, settings: dict) -> tuple[str, hired.ImageSelection]:
+    """The answer, and what was kept of the picture."""
+    content = [{"type": "image"}, {"type": "text", "text": question}]
     prompt = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
     inputs = processor(text=prompt, images=page.image, return_tensors="pt")
     reduced = hired.reduce(model, inputs, **settings)
@@ -33,11 +34,12 @@ def read(model, processor, page: forms.Page, settings: dict) -> tuple[str, hired
     return answer.strip(), reduced.selection[0]
 
 
-def pages(count: int) -> list[forms.Page]:
-    """The first pages of the seeds kept for demonstrations that show a value."""
-    drawn = (forms.page(seed) for seed in forms.DEMO_SEEDS)
-    found = (page for page in drawn if page.fields)
-    return [page for page, _ in zip(found, range(count), strict=False)]
+def pages(count: int) -> list[tuple[forms.Page, forms.Question]]:
+    """Pages of the seeds kept for demonstrations, of one task after the other, and a question about each."""
+    tasks = ("forms", "mixed", "layout", "shapes", "large")
+    drawn = (forms.page(seed, task=tasks[index % len(tasks)]) for index, seed in enumerate(forms.DEMO_SEEDS))
+    found = ((page, page.questions[page.seed % len(page.questions)]) for page in drawn if page.questions)
+    return list(itertools.islice(found, count))
 
 
 def hired_command() -> list[str]:
@@ -69,11 +71,10 @@ def main() -> None:
 
     table = Table("question", "answer", "truth", "", "picture", "visual tokens")
     hits, before, after = 0, 0, 0
-    shown: tuple[bool, int, forms.Page, str, hired.ImageSelection] | None = None
+    shown: tuple[bool, int, forms.Page, str, str, hired.ImageSelection] | None = None
     with torch.inference_mode():
-        for page in track(pages(args.pictures), "Reading", console=console, transient=True):
-            answer, chosen = read(model, processor, page, settings)
-            truth = page.fields[0].value
+        for page, (question, truth, _) in track(pages(args.pictures), "Reading", console=console, transient=True):
+            answer, chosen = read(model, processor, page, question, settings)
             hit = answer == truth
             hits += hit
             before += chosen.tokens_full
@@ -81,23 +82,23 @@ def main() -> None:
             tokens = f"{chosen.tokens_full} -> {chosen.tokens_kept}"
             size = f"{page.image.width} x {page.image.height}"
             mark = "[green]hit[/]" if hit else "[red]miss[/]"
-            table.add_row(page.question(), escape(answer), truth, mark, size, tokens)
+            table.add_row(question, escape(answer), truth, mark, size, tokens)
             # The view is of a page that was read right, cut into a grid of 2 x 2 where there is one.
             rank = (hit, min(chosen.grid))
             if shown is None or rank > shown[:2]:
-                shown = (*rank, page, answer, chosen)
+                shown = (*rank, page, question, answer, chosen)
     console.print(table)
     share = 100 * after / max(before, 1)
     console.print(f"{hits} of {table.row_count} right, {before:,} -> {after:,} visual tokens ({share:.0f} % of all)")
 
     if shown is not None:
-        _, _, page, answer, chosen = shown
+        _, _, page, question, answer, chosen = shown
         args.out.mkdir(parents=True, exist_ok=True)
         picture, view = args.out / "demo-page.png", args.out / "demo-view.png"
         page.image.save(picture)
-        draw(page.image, chosen, note=f"{page.question()}  {answer}").save(view)
+        draw(page.image, chosen, note=f"{question}  {answer}").save(view)
         console.print(f"Wrote {picture} and {view}. Ask it yourself:", soft_wrap=True)
-        command = shlex.join([*hired_command(), "ask", str(picture), page.question()])
+        command = shlex.join([*hired_command(), "ask", str(picture), question])
         console.print(f"  {command}", soft_wrap=True, markup=False, highlight=False)
 
 

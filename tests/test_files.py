@@ -72,7 +72,7 @@ COMMANDS: dict[str, tuple[list[str], str]] = {
 def measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """A bench that measured."""
     rows = json.loads((Path(__file__).parents[1] / "benchmarks" / "speed-0.5b-cpu.json").read_text())
-    monkeypatch.setattr("hired.bench.run.bench", lambda settings, tell: rows)
+    monkeypatch.setattr("hired.bench.run.bench", lambda settings, tell, measured: rows)
 
 
 @pytest.mark.usefixtures("full", "measured")
