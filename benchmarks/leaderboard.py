@@ -21,7 +21,7 @@ from hired.evaluation.run import evaluate
 from hired.machine import machine, versions
 
 FOLDER = leaderboard_page.FOLDER
-MODELS = {"tiny": ("tiny", "float32"), "tiny_aya": ("tests/data/tiny_aya", "float32")}
+MODELS = {"tiny": ("tiny", "bfloat16"), "tiny_aya": ("tests/data/tiny_aya", "float32")}
 """Where each model's weights are, and the dtype it is measured in."""
 TASKS = {
     "tiny": ("forms", "forms-unseen", "dense", "large", "shapes", "layout", "mixed"),
