@@ -45,7 +45,7 @@ What they say:
 - HiRED keeps what was asked for; at equal tokens the baselines do not. The text is too small for the full image or a
   smaller picture, and too sparse for tokens chosen blindly.
 - Where the ink is more than the budget can hold (dense pages), accuracy falls with the budget.
-- Kept tokens read somewhat better at their original positions than at consecutive ones, on this model. The default is
+- Kept tokens read about as well at their original positions as at consecutive ones, on this model. The default is
   consecutive, as published.
 - At a budget of 10 % a smaller `alpha` reads better here: text is not legible in the full image, and less is spent
   on it.
