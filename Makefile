@@ -59,6 +59,7 @@ $(HARNESS)/.dev: pyproject.toml constraints-lmms.txt tests/vllm/setup_env.py
 	$(PYTHON) -m venv $(HARNESS)
 	$(HARNESS)/bin/pip install --quiet -c constraints-lmms.txt -e '.[dev,lmms]'
 	$(HARNESS)/bin/python tests/vllm/setup_env.py
+	@touch $@
 
 $(PAGE)/.dev: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(PAGE)
