@@ -23,7 +23,7 @@ FILE = Path(__file__).parent / "leaderboard-time.json"
 SHAPE = "llava-next-0.5b"
 BUDGETS = (0.4, 0.2, 0.1, 0.05, 0.03)
 TEXT = 32
-REPEATS = 5
+REPEATS = 3
 
 
 def _timed(run: Any, subject: Subject, repeats: int) -> float:

@@ -41,8 +41,9 @@ def test_sources_agree(tmp_path: Path) -> None:
     path = tmp_path / "a picture.png"
     noise().save(path)
     expected = np.asarray(noise())
-    for source in (path, str(path), path.open("rb")):
-        assert np.array_equal(np.asarray(images.load(source)), expected)
+    with path.open("rb") as opened:
+        for source in (path, str(path), opened):
+            assert np.array_equal(np.asarray(images.load(source)), expected)
 
 
 def test_one_pixel() -> None:

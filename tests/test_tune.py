@@ -59,7 +59,8 @@ def test_a_table_a_file_a_plot_and_a_page(run: Run, folder: Path, tmp_path: Path
     assert [entry["question"] for entry in result["answers"]] == ["a?", "b <i>?", "e?"]
     assert result["results"][0]["known"] == 2
     assert set(result) >= {"model", "chosen", "code", "agree", "measure", "settings", "versions", "machine"}
-    assert Image.open(out[1]).width > 600
+    with Image.open(out[1]) as drawn:
+        assert drawn.width > 600
     page = out[2].read_text()
     assert "b &lt;i&gt;?" in page
     assert "src=" in page
