@@ -49,11 +49,12 @@ What they say:
   consecutive, as published.
 - At a budget of 10 % a smaller `alpha` reads better here: text is not legible in the full image, and less is spent
   on it.
-- Typefaces that training never showed cost a good tenth of the score at any budget; HiRED keeps what the model can read of
-  them. (The first edition, which had seen six typefaces, read half.)
+- Typefaces that training never showed cost a good tenth of the score at any budget; HiRED keeps what the model can read
+  of them. (The first edition, which had seen six typefaces, read half.)
 - The initial layer's share of a sub-image goes with what is drawn there (correlations of 0.4 to 0.5 by kind of page,
   `initial-layer.json`), but divides the budget less well than the final layer does ([glean](glean.md)).
-- `glean` on 8 % of the tokens is as good as HiRED on 20 %. All methods and kinds of pages: [leaderboard](leaderboard.md).
+- `glean` on 8 % of the tokens is as good as HiRED on 20 %. All methods and kinds of pages:
+  [leaderboard](leaderboard.md).
 - The second model ([training](training.md#the-one-without-a-cls-token)) has no CLS token, and 2 x 2 patches make one
   visual token. Ranked by the attention that patches receive, pooled to tokens, its tokens are chosen nearly as well as
   the shipped model's by the CLS token: the stand-in means something, behind a merger too. A tile has 36 tokens there,
