@@ -5,6 +5,8 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from hired import files
+
 HERE = Path(__file__).parent
 FOLDER = HERE / "leaderboard"
 TIMES = HERE / "leaderboard-time.json"
@@ -141,14 +143,10 @@ OCRBench 475 (501), ChartQA 42.0 (54.8). Everybody loses most on text; random to
 
 def plot_tokens(file: Path) -> None:
     """Exact match over tokens, a panel a task."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     panels = measured()
     columns = min(3, len(panels))
     lines = -(-len(panels) // columns)
-    figure = Figure(figsize=(5.2 * columns, 3.7 * lines + 1.1), dpi=130, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = files.new_figure(5.2 * columns, 3.7 * lines + 1.1, dpi=130)
     grid = figure.subplots(lines, columns, squeeze=False)
     handles: dict[str, Any] = {}
     for axes in grid.flat[len(panels) :]:
@@ -177,9 +175,6 @@ def plot_tokens(file: Path) -> None:
 
 def plot_time(file: Path) -> None:
     """Exact match of the shipped model over seconds to the first token at the 0.5B shape."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     times = json.loads(TIMES.read_text())
     # One time of encoding for all: what methods read beside attention costs less than runs differ.
     encoding = statistics.median(row["encode_s"] for row in times["results"])
@@ -187,8 +182,7 @@ def plot_time(file: Path) -> None:
         (row["method"], row["budget"]): encoding + row["choose_s"] + row["prefill_s"] for row in times["results"]
     }
     panels = [("tiny", "forms"), ("tiny", "mixed")]
-    figure = Figure(figsize=(6.2 * len(panels), 4.8), dpi=130, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = files.new_figure(6.2 * len(panels), 4.8, dpi=130)
     handles: dict[str, Any] = {}
     where = times["machine"]["cpu"].split("(")[0].strip()
     words = f"seconds to the first token, {times['subject']} on {where}; dashed: everything kept"

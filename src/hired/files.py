@@ -24,6 +24,7 @@ __all__ = [
     "check_picture_path",
     "check_results",
     "check_writable",
+    "new_figure",
     "one_line",
     "save_picture",
     "told",
@@ -135,6 +136,26 @@ def save_picture(image: Image.Image, path: Path) -> None:
     except (OSError, ValueError) as error:
         raise HiredError(f"cannot write {one_line(path)}: {error}") from error
     write(path, data)
+
+
+def new_figure(width: float, height: float, dpi: int = 160) -> Any:
+    """An empty figure of matplotlib's that belongs to no window.
+
+    Args:
+        width, height: in inches.
+        dpi: pixels an inch, where it is written as pixels.
+
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingDependencyError(MATPLOTLIB) from error
+    figure = Figure(figsize=(width, height), dpi=dpi, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
 
 
 def write_figure(figure: Any, path: Path) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 
 from hired import files
 from hired.agreeing.rows import UNTOUCHED, Row
-from hired.errors import MissingDependencyError
 
 __all__ = ["figure", "plot"]
 
@@ -39,15 +38,9 @@ def figure(rows: Sequence[Row], title: str, agree: float, measure: str) -> Any:
     Raises:
         MissingDependencyError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-        from matplotlib.ticker import FixedLocator, NullLocator
-    except ImportError as error:
-        raise MissingDependencyError(files.MATPLOTLIB) from error
+    whole = files.new_figure(7.6, 4.6)
+    from matplotlib.ticker import FixedLocator, NullLocator
 
-    whole = Figure(figsize=(7.6, 4.6), dpi=160, layout="constrained")
-    FigureCanvasAgg(whole)
     axes = whole.add_subplot()
     names = list(dict.fromkeys(row["method"] for row in rows if row["method"] != UNTOUCHED))
     for place, name in enumerate(names):

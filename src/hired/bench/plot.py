@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hired import files
 from hired.bench.settings import Arm
-from hired.errors import HiredError, MissingDependencyError
+from hired.errors import HiredError
 
 if TYPE_CHECKING:
     from hired.bench.rows import Row
@@ -29,19 +29,11 @@ def plot(rows: Sequence[Row], path: Path, title: str) -> None:
         MissingDependencyError: matplotlib is not installed.
         HiredError: there is nothing to draw, or the file cannot be written.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingDependencyError(files.MATPLOTLIB) from error
-
     done = [row for row in rows if row["ttft_s"] is not None]
+    by_size = len({tuple(row["image"]) for row in done}) > 1
+    figure = files.new_figure(7.2 if by_size else max(7.2, 0.95 * len(rows)), 4.6)  # every bar has words below it
     if not done:
         raise HiredError(f"nothing to draw in {files.one_line(path)}: every arm ran out of memory")
-    by_size = len({tuple(row["image"]) for row in done}) > 1
-    width = 7.2 if by_size else max(7.2, 0.95 * len(rows))  # every bar has words below it
-    figure = Figure(figsize=(width, 4.6), dpi=160, layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     if by_size:
         _by_size(axes, done)

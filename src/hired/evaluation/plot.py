@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hired import files
-from hired.errors import MissingDependencyError
 from hired.evaluation.settings import CHECKS
 
 if TYPE_CHECKING:
@@ -35,15 +34,9 @@ def plot(rows: Sequence[Row], path: Path, title: str) -> None:
         MissingDependencyError: matplotlib is not installed.
         HiredError: The file cannot be written.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-        from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
-    except ImportError as error:
-        raise MissingDependencyError(files.MATPLOTLIB) from error
+    figure = files.new_figure(7.2, 4.6)
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-    figure = Figure(figsize=(7.2, 4.6), dpi=160, layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     names = list(dict.fromkeys(row["method"] for row in rows))
     for name in reversed(names):

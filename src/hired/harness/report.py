@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
-from hired.errors import MissingDependencyError
 from hired.harness.paper import BENCHMARKS, PUBLISHED
 from hired.harness.settings import Settings
 
@@ -85,17 +84,10 @@ def plot(found: Sequence[Row], path: Path, title: str) -> None:
     """
     from hired import files
 
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingDependencyError(files.MATPLOTLIB) from error
-
     tasks = list(dict.fromkeys(row["task"] for row in found))
     across = min(4, len(tasks))
     down = -(-len(tasks) // across)
-    figure = Figure(figsize=(2.7 * across + 0.4, 2.3 * down + 0.6), dpi=160, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = files.new_figure(2.7 * across + 0.4, 2.3 * down + 0.6)
     budgets = sorted({row["budget"] for row in found}, key=lambda budget: (budget > 1, budget))
     places = {budget: place for place, budget in enumerate(budgets)}
     for place, task in enumerate(tasks):
