@@ -30,7 +30,7 @@ from hired.machine import machine, versions
 from hired.methods import METHODS, Method
 from hired.methods.base import final_scores, need
 from hired.methods.cdpruner import conditioned
-from hired.methods.glean import importance, views
+from hired.methods.glean import amplitudes, importance, views
 
 HERE = Path(__file__).parent
 FILE = HERE / "ablation.json"
@@ -66,10 +66,11 @@ class Variant:
         """Sorted (K,) int64 indices of the kept tokens."""
         layout, real = image.layout, patches(image.layout)
         part = layout.partition[real]
-        scores = final_scores(image)[real].pow(self.power)
+        scores = final_scores(image)[real]
         if self.over == "mean":
-            sums = torch.zeros(layout.partitions).scatter_add_(0, part, scores)
-            scores = scores / (sums / torch.tensor(layout.capacity).clamp(min=1))[part]
+            scores = amplitudes(scores.pow(2 * self.power), part, layout.partitions)
+        else:
+            scores = scores.pow(self.power)
         if layout.partitions > 1:
             full = part == 0
             if isinstance(self.views, str):

@@ -8,11 +8,14 @@ import sys
 import time
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hired._version import __version__
 
-__all__ = ["machine", "peak_memory_mb", "versions"]
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["machine", "peak_memory_mb", "synchronize", "versions"]
 
 
 def machine(model: Any) -> dict[str, Any]:
@@ -41,6 +44,16 @@ def versions() -> dict[str, str]:
     for name in ("torch", "transformers", "pillow"):
         found[name] = metadata.version(name)
     return found
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until a device has done what it was given, so that clocks tell the truth."""
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
 
 
 def peak_memory_mb(device: str) -> float | None:

@@ -7,7 +7,7 @@ from typing import cast
 
 from hired.errors import BudgetError, HiredError
 
-__all__ = ["DTYPES", "MOST_TOKENS", "budgets", "check_settings", "full_dtype", "number", "positive"]
+__all__ = ["DTYPES", "MOST_TOKENS", "budgets", "check_settings", "full_dtype", "names", "number", "positive"]
 
 DTYPES = {
     "fp32": "float32",
@@ -40,9 +40,14 @@ def number(text: str) -> int | float | str:
     return text
 
 
+def names(text: str) -> tuple[str, ...]:
+    """Comma-separated names."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
 def budgets(text: str) -> tuple[int | float | str, ...]:
     """Comma-separated budgets."""
-    return tuple(number(part.strip()) for part in text.split(",") if part.strip())
+    return tuple(map(number, names(text)))
 
 
 def check_settings(

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from hired.errors import BudgetError, HiredError
+from hired.options import names
 
 __all__ = ["DEFAULT_SHAPE", "Arm", "Scene", "Settings", "parse_counts", "parse_sizes"]
 
@@ -144,7 +145,7 @@ def parse_sizes(text: str) -> tuple[tuple[int, int], ...]:
         HiredError: anything else.
     """
     sizes = []
-    for part in (part.strip() for part in text.split(",") if part.strip()):
+    for part in names(text):
         match = re.fullmatch(r"(\d{1,5})[xX×](\d{1,5})", part)
         width, height = (int(match[1]), int(match[2])) if match else (0, 0)
         if width < 1 or height < 1 or width * height > MOST_PIXELS:

@@ -16,6 +16,7 @@ from hired.costs.shapes import shape_config
 from hired.errors import InputsError, ModelLoadError
 from hired.families import Family, family_of
 from hired.loading.devices import usable_device
+from hired.machine import synchronize
 
 __all__ = ["Subject", "endless", "inputs_for", "load", "pictures", "text_for"]
 
@@ -46,10 +47,7 @@ class Subject:
 
     def synchronize(self) -> None:
         """Waits until the device has done what it was given, so that clocks tell the truth."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
-        elif self.device.type == "mps":
-            torch.mps.synchronize()
+        synchronize(self.device)
 
 
 def load(settings: Settings) -> Subject:

@@ -21,7 +21,7 @@ from hired.cli.arguments import (
 from hired.cli.asking import ask, batch, view
 from hired.cli.judging import check, tune
 from hired.options import budgets as several
-from hired.options import full_dtype, number
+from hired.options import full_dtype, names, number
 
 __all__ = ["app"]
 
@@ -115,7 +115,7 @@ def evaluate(
         Settings(
             task=task,
             budgets=several(budgets),
-            methods=tuple(part.strip() for part in methods.split(",") if part.strip()),
+            methods=names(methods),
             limit=limit,
             fonts=fonts,
             newlines=newlines,
@@ -168,7 +168,7 @@ def reproduce(
         Settings(
             model=model,
             budgets=several(budgets),
-            tasks=tuple(part.strip() for part in tasks.split(",") if part.strip()),
+            tasks=names(tasks),
             limit=limit,
             method=method,
             alpha=alpha,

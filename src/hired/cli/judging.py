@@ -9,6 +9,7 @@ import typer
 
 from hired.cli.arguments import Alpha, Device, Dpi, Dtype, Json, Load, MaxNewTokens, Newlines, Trust, Variant
 from hired.options import budgets as several
+from hired.options import names
 
 __all__ = ["check", "tune"]
 
@@ -57,8 +58,7 @@ def tune(
     from hired.agreeing import Settings
     from hired.cli.tune import Options, run
 
-    names = tuple(part.strip() for part in methods.split(",") if part.strip())
-    settings = Settings(several(budgets), names, max_new_tokens, alpha, variant, newlines, None, repeats)
+    settings = Settings(several(budgets), names(methods), max_new_tokens, alpha, variant, newlines, None, repeats)
     run(
         Options(
             model=model,

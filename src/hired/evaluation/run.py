@@ -19,6 +19,7 @@ from hired.evaluation.samples import Sample, samples
 from hired.evaluation.settings import CHECKS, Settings
 from hired.families import family_of
 from hired.intervals import wilson
+from hired.machine import synchronize
 from hired.methods import METHODS, Method
 from hired.methods.baselines import Random
 from hired.reduction import Encoded, Plan, assemble, encode, plan, project, select
@@ -207,8 +208,7 @@ def _words(inputs: Any, model: Any) -> int:
 
 def _now(model: Any) -> float:
     """Seconds, once the model's device has done what it was told."""
-    if model.device.type == "cuda":
-        torch.cuda.synchronize(model.device)
+    synchronize(model.device)
     return time.perf_counter()
 
 

@@ -12,6 +12,7 @@ from hired.loading.checkpoints import load_config, load_model, load_processor
 from hired.loading.devices import usable_device
 from hired.loading.quantized import check_load, quantization, usable_for
 from hired.loading.strangers import quiet, strangers
+from hired.machine import synchronize
 from hired.tiny import WEIGHTS
 
 __all__ = ["DTYPES", "Loaded", "load"]
@@ -40,12 +41,7 @@ class Loaded:
 
     def synchronize(self) -> None:
         """Wait until the device has done what it was given, so that clocks tell the truth."""
-        import torch
-
-        if self.kind == "cuda":
-            torch.cuda.synchronize()
-        elif self.kind == "mps":
-            torch.mps.synchronize()
+        synchronize(self.model.device)
 
 
 def load(
