@@ -15,6 +15,7 @@ from hired.errors import UnsupportedModelError
 
 __all__ = ["ARCHITECTURES", "Architecture", "Scaling", "TextFacts", "facts_of", "text_facts"]
 
+
 @dataclass(frozen=True)
 class Architecture:
     """One architecture of llama.cpp's.
@@ -55,17 +56,24 @@ ARCHITECTURES: tuple[Architecture, ...] = (
     Architecture("mistral3", ("ministral3",), paired=True, betas=True),
     Architecture("qwen2", ("qwen2",), square=True),
     Architecture("qwen3", ("qwen3",)),
-    Architecture(
-        "qwen2vl", ("qwen2_vl_text", "qwen2_5_vl_text"), square=True, scalings=("default",), sections=True
-    ),
+    Architecture("qwen2vl", ("qwen2_vl_text", "qwen2_5_vl_text"), square=True, scalings=("default",), sections=True),
     Architecture("qwen3vl", ("qwen3_vl_text",), scalings=("default",), sections=True),
     Architecture("command-r", ("cohere",), square=True, own_head=False, epsilon="layer_norm_eps"),
     Architecture(
-        "cohere2", ("cohere2",), square=True, own_head=False, windows=True, scalings=("default",),
+        "cohere2",
+        ("cohere2",),
+        square=True,
+        own_head=False,
+        windows=True,
+        scalings=("default",),
         epsilon="layer_norm_eps",
     ),
     Architecture(
-        "gemma3", ("gemma3_text",), activation="gelu_pytorch_tanh", windows=True, scalings=("default", "linear"),
+        "gemma3",
+        ("gemma3_text",),
+        activation="gelu_pytorch_tanh",
+        windows=True,
+        scalings=("default", "linear"),
         centred=True,
     ),
 )
@@ -255,7 +263,8 @@ def _windows(kind: Architecture, text: Any) -> tuple[int | None, tuple[bool, ...
 def _parameters(text: Any) -> Mapping[str, Any]:
     """RoPE's parameters, those of the layers without a window where there are two kinds."""
     found: Mapping[str, Any] = text.rope_parameters or {}
-    return found.get("full_attention", found)
+    whole: Mapping[str, Any] = found.get("full_attention", found)
+    return whole
 
 
 def _rope(kind: Architecture, text: Any) -> tuple[float, float | None, Scaling | None]:
@@ -302,4 +311,8 @@ def _sections(kind: Architecture, text: Any) -> tuple[int, ...]:
 def _deepstack(kind: Architecture, config: Any) -> int:
     if kind.name != "qwen3vl":
         return 0
-    return len(getattr(getattr(config, "vision_config", None), "deepstack_visual_indexes", None) or ())
+    count = len(getattr(getattr(config, "vision_config", None), "deepstack_visual_indexes", None) or ())
+    layers = config.get_text_config().num_hidden_layers
+    if count >= layers:  # an assertion in there ends the process
+        raise _refused(kind, f"each of its {layers} layers takes DeepStack features, {count} in all")
+    return count

@@ -62,7 +62,7 @@ def load_tower(
 
 def _tower(source: str, name: str, config: Any, dtype: str) -> Any:
     from hired.costs.shapes import meta_model
-    from hired.greedy import repaired
+    from hired.greedy import generation_settings
 
     shards = Shards(source, name)
     wanted = [each for each in shards.names if language_name(each) is None]
@@ -79,7 +79,7 @@ def _tower(source: str, name: str, config: Any, dtype: str) -> Any:
     missing = [key for key in info["missing_keys"] if language_name(str(key)) is None]
     check_complete({**info, "missing_keys": missing}, name)
     _restore(model.config, config)
-    found = repaired(source) or _generation_config(source)
+    found = generation_settings(source)
     if found is not None:
         model.generation_config = found
     return model
@@ -102,12 +102,3 @@ def _restore(small: Any, config: Any) -> None:
     for key in ("num_hidden_layers", "vocab_size", "pad_token_id", *_PER_LAYER):
         if hasattr(whole, key):
             setattr(text, key, copy.copy(getattr(whole, key)))
-
-
-def _generation_config(source: str) -> Any:
-    from transformers import GenerationConfig
-
-    try:
-        return GenerationConfig.from_pretrained(source)
-    except OSError:  # there is none
-        return None

@@ -98,7 +98,8 @@ def values(facts: TextFacts, config: Any, entry: Entry, weights: Any) -> Tensor:
 
 def _paired(rows: Tensor, heads: int) -> Tensor:
     """The rows of every head with those that RoPE turns together beside each other: 0, n/2, 1, n/2 + 1 ..."""
-    return rows.unflatten(0, (heads, 2, -1)).transpose(1, 2).flatten(0, 2).contiguous()
+    halves = rows.reshape(heads, 2, -1, *rows.shape[1:])
+    return halves.transpose(1, 2).reshape(rows.shape)
 
 
 def _frequencies(config: Any) -> Tensor:
@@ -110,7 +111,8 @@ def _frequencies(config: Any) -> Tensor:
     scaled, _ = ROPE_INIT_FUNCTIONS["llama3"](text, device=torch.device("cpu"))
     size = 2 * len(scaled)
     plain = text.rope_parameters["rope_theta"] ** -(torch.arange(0, size, 2, dtype=torch.float32) / size)
-    return plain / scaled
+    slowed: Tensor = plain / scaled
+    return slowed
 
 
 def stored(tensor: Tensor, dtype: str) -> np.ndarray[Any, Any]:

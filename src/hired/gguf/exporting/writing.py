@@ -89,7 +89,7 @@ def write(job: Job, path: Path) -> int:
 
     with files.whole(path) as beside, files.scratch(path) as between:
         _write_plain(job, planned, between, {"f32": 0, "f16": 1, "bf16": 32}[plain])
-        _apart(lambda: quantize(between, beside, job.type.code), job, beside, final)
+        _apart(lambda: quantize(between, beside, job.type.name), job, beside, final)
     return path.stat().st_size
 
 
