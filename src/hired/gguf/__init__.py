@@ -4,10 +4,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hired.gguf.exporting import export
+    from hired.gguf.tower import load_tower
 
-__all__ = ["export"]
+__all__ = ["export", "load_tower"]
 
-_LAZY = {"export": "hired.gguf.exporting"}
+_LAZY = {"export": "hired.gguf.exporting", "load_tower": "hired.gguf.tower"}
 
 
 def __getattr__(name: str) -> Any:
