@@ -1,14 +1,13 @@
 """What a GGUF file says of itself, read and checked before llama.cpp sees the file.
 
-llama.cpp ends the process over some broken files, and `gguf.GGUFReader` trusts every length in them and makes objects of
-every token's text, so neither reads a file of unknown origin here. Nothing is mapped and no weight is read.
+llama.cpp ends the process over some broken files, and `gguf.GGUFReader` trusts every length in them and makes objects
+of every token's text, so neither reads a file of unknown origin here. Nothing is mapped and no weight is read.
 
 The format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
 
 from __future__ import annotations
 
-import io
 import math
 import os
 import struct
@@ -16,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 from hired.errors import MissingDependencyError, ModelLoadError
 from hired.files import one_line
@@ -27,7 +26,7 @@ __all__ = ["Header", "Tensor", "read_header"]
 _MAGIC, _VERSIONS = b"GGUF", (2, 3)
 _SCALARS = ("<B", "<b", "<H", "<h", "<I", "<i", "<f", "<?", "", "", "<Q", "<q", "<d")  # by their number in a file
 _STRING, _ARRAY = 8, 9
-_MOST_KEYS, _MOST_TENSORS, _MOST_VALUES, _MOST_BYTES = 1 << 16, 1 << 16, 1 << 24, 1 << 29
+_MOST_KEYS, _MOST_TENSORS, _MOST_VALUES, _MOST_BYTES = 1 << 16, 1 << 16, 1 << 21, 1 << 27
 _LONGEST_NAME, _MOST_AXES = 63, 4
 _UNREAD = ("tokenizer.ggml.merges", "tokenizer.ggml.scores", "tokenizer.chat_template")
 
@@ -113,9 +112,8 @@ def read_header(path: Path) -> Header:
     try:
         if path.is_dir():
             raise ModelLoadError(f"{one_line(path)} is a directory: name the .gguf file")
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            return _Reader(path, io.BufferedReader(file.detach(), 1 << 20), size).header()
+        with path.open("rb", buffering=1 << 20) as file:
+            return _Reader(path, file, os.fstat(file.fileno()).st_size).header()
     except (OSError, ValueError) as error:
         if isinstance(error, ModelLoadError):
             raise
@@ -126,7 +124,7 @@ def read_header(path: Path) -> Header:
 class _Reader:
     """Reads a file from its beginning; every length is compared with what is left of the file first."""
 
-    def __init__(self, path: Path, file: io.BufferedReader, size: int) -> None:
+    def __init__(self, path: Path, file: BinaryIO, size: int) -> None:
         self._path, self._file, self._size, self._at = path, file, size, 0
 
     def header(self) -> Header:
@@ -199,7 +197,7 @@ class _Reader:
             of, count = self._number("<I"), self._number("<Q")
             if count > _MOST_VALUES:
                 self._fail(f"it holds a list of {count:,} values, more than any model has: it is damaged")
-            if of == _STRING or of == _ARRAY:
+            if of in (_STRING, _ARRAY):
                 return [self._value(of, wanted, inside=True) for _ in range(count)]
             form = self._form(of)
             data = self._take(count * struct.calcsize(form))

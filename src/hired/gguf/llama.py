@@ -9,10 +9,9 @@ from __future__ import annotations
 import ctypes
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from hired.errors import HiredError, MissingDependencyError, ModelLoadError
@@ -21,7 +20,7 @@ from hired.files import one_line
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["MISSING", "QUANTISED", "Context", "Model", "Sampler", "library", "quantize", "tokens"]
+__all__ = ["MISSING", "Context", "Model", "Sampler", "library", "quantize", "tokens"]
 
 MISSING = "GGUF files need llama.cpp: pip install llama-cpp-python gguf, or install hired-vlm with its gguf extra"
 """What to say where llama.cpp is not installed."""
@@ -29,16 +28,11 @@ MISSING = "GGUF files need llama.cpp: pip install llama-cpp-python gguf, or inst
 MOST_AT_ONCE = 512
 """Tokens that are computed together; buffers for intermediate results grow with it."""
 
-QUANTISED = (
-    "q4_0 q4_1 q5_0 q5_1 q8_0 q2_k q2_k_s q3_k_s q3_k_m q3_k_l q4_k_s q4_k_m q5_k_s q5_k_m q6_k iq4_nl iq4_xs"
-).split()
-"""Types that `quantize` writes, those that need no importance matrix."""
-
 _ERROR, _CONTINUED = 3, 5  # levels of llama.cpp's log
 _IMROPE, _MROPE = 40, 8  # kinds of rotary positions with several axes
 
 
-def library() -> ModuleType:
+def library() -> Any:
     """`llama_cpp`.
 
     Raises:
@@ -116,6 +110,12 @@ def _plain(line: str) -> str:
 _LOG = _Log()
 
 
+def _freed(free: Callable[[Any], None], pointer: Any) -> None:
+    """Gives back what C holds, which it logs."""
+    with _LOG.quiet():
+        free(pointer)
+
+
 def _set(parameters: Any, **names: Any) -> None:
     """Sets a field by the first of its names that this version has: `a__b=value` is `a`, or else `b`.
 
@@ -157,7 +157,7 @@ class Model:
             if not pointer:
                 raise ModelLoadError(f"llama.cpp cannot load {one_line(path)}: {_LOG.said()}")
         self._lib, self._pointer = lib, pointer
-        self.close = weakref.finalize(self, lib.llama_model_free, pointer)
+        self.close = weakref.finalize(self, _freed, lib.llama_model_free, pointer)
         self.exact = exact
         self.width = int(lib.llama_model_n_embd_inp(pointer))
         """Values of an embedding as the model takes it; with DeepStack, those of several layers side by side."""
@@ -218,7 +218,7 @@ class Context:
             if not pointer:
                 raise HiredError(f"llama.cpp cannot make a cache for {size:,} tokens: {_LOG.said()}")
         self._lib, self.pointer, self._model = lib, pointer, model
-        self.close = weakref.finalize(self, lib.llama_free, pointer)
+        self.close = weakref.finalize(self, _freed, lib.llama_free, pointer)
         self.size = int(lib.llama_n_ctx(pointer))
         self._at_once = int(lib.llama_n_batch(pointer))
         self._memory = lib.llama_get_memory(pointer)
@@ -242,20 +242,33 @@ class Context:
             some = slice(start, start + self._at_once)
             self._feed(ids[some], None, positions[some], logits and some.stop >= len(ids))
 
-    def feed_rows(self, rows: np.ndarray, positions: np.ndarray, logits: bool) -> None:
+    def feed_rows(self, rows: np.ndarray, positions: np.ndarray, logits: bool, mutual: bool = False) -> None:
         """Computes embeddings.
 
         Args:
             rows: (n, width) float32, contiguous.
             positions: (axes, n) int32.
             logits: Whether those of the last one are wanted.
+            mutual: They all see each other, and not those behind them alone; then they must fit at once.
 
         Raises:
             HiredError: llama.cpp fails.
         """
-        for start in range(0, len(rows), self._at_once):
-            some = slice(start, start + self._at_once)
-            self._feed(None, rows[some], positions[:, some], logits and some.stop >= len(rows))
+        if mutual:
+            if len(rows) > self._at_once:
+                raise HiredError(f"{len(rows):,} visual tokens see each other and {self._at_once:,} fit at once")
+            self._see(mutual)
+        try:
+            for start in range(0, len(rows), self._at_once):
+                some = slice(start, start + self._at_once)
+                self._feed(None, rows[some], positions[:, some], logits and some.stop >= len(rows))
+        finally:
+            if mutual:
+                self._see(False)
+
+    def _see(self, mutual: bool) -> None:
+        with _LOG.quiet():
+            self._lib.llama_set_causal_attn(self.pointer, not mutual)
 
     def logits(self) -> np.ndarray:
         """(vocabulary,) float32 of the last token fed; a view that the next call changes."""
@@ -313,7 +326,7 @@ class Sampler:
         lib = library()
         chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
         self._lib, self._chain = lib, chain
-        self.close = weakref.finalize(self, lib.llama_sampler_free, chain)
+        self.close = weakref.finalize(self, _freed, lib.llama_sampler_free, chain)
         if temperature == 0:
             steps = [lib.llama_sampler_init_greedy()]
         else:
@@ -328,13 +341,13 @@ class Sampler:
         return int(self._lib.llama_sampler_sample(self._chain, context.pointer, -1))
 
 
-def quantize(source: Path, target: Path, type: str, threads: int | None = None) -> None:
+def quantize(source: Path, target: Path, code: int, threads: int | None = None) -> None:
     """Writes a GGUF file again with its weights quantised.
 
     Args:
         source: A file of f32, f16 or bf16 weights.
         target: What to write; it is not there yet.
-        type: One of `QUANTISED`.
+        code: What to, an entry of llama.cpp's `llama_ftype`, as `hired.gguf.exporting.types.TYPES` has them.
         threads: Of the computation; None for as many as the machine has.
 
     Raises:
@@ -342,13 +355,11 @@ def quantize(source: Path, target: Path, type: str, threads: int | None = None) 
         MissingDependencyError: llama.cpp is not installed.
     """
     lib = library()
-    if type not in QUANTISED:
-        raise HiredError(f"type {type!r}: use one of {', '.join(QUANTISED)}")
     parameters = lib.llama_model_quantize_default_params()
-    _set(parameters, ftype=getattr(lib, f"LLAMA_FTYPE_MOSTLY_{type.upper()}"), nthread=threads or 0)
+    _set(parameters, ftype=code, nthread=threads or 0)
     with _LOG.quiet():
         if lib.llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(parameters)):
-            raise HiredError(f"llama.cpp cannot quantise {one_line(source)} to {type}: {_LOG.said()}")
+            raise HiredError(f"llama.cpp cannot quantise {one_line(source)}: {_LOG.said()}")
 
 
 def tokens(path: Path, texts: Sequence[str]) -> list[list[int]]:

@@ -126,12 +126,14 @@ def stored(tensor: Tensor, dtype: str) -> np.ndarray[Any, Any]:
         UnsupportedModelError: float16 cannot hold its values.
     """
     import torch
+
     from gguf import GGMLQuantizationType, quants
 
     if dtype == "bf16":
         return tensor.to(torch.bfloat16).contiguous().view(torch.uint16).numpy()
     if dtype == "q8_0":
-        return quants.quantize(tensor.float().numpy(), GGMLQuantizationType.Q8_0)
+        blocks: np.ndarray[Any, Any] = quants.quantize(tensor.float().numpy(), GGMLQuantizationType.Q8_0)
+        return blocks
     if dtype == "f32":
         return tensor.float().contiguous().numpy()
     half = tensor.to(torch.float16).contiguous()
