@@ -10,8 +10,9 @@ import torch
 
 pytest.importorskip("llama_cpp", reason="needs llama.cpp")
 
-import hired
 from examples.demo import pages
+
+import hired
 from hired import gguf
 from tests.gguf import support
 from tests.support import models, pictures
