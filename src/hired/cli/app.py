@@ -263,7 +263,9 @@ def plan(
     dtype: Annotated[
         str,
         typer.Option(
-            "--dtype", callback=full_dtype, help="auto, float32, bfloat16, float16 (fp32, bf16, fp16) or int4."
+            "--dtype",
+            callback=full_dtype,
+            help="auto, float32, bfloat16, float16 (fp32, bf16, fp16), int4, or a GGUF type: q4_k_m, q8_0 ...",
         ),
     ] = "auto",
     trust_remote_code: Trust = False,
