@@ -18,6 +18,7 @@ __all__ = ["BLOCKS", "TYPES", "Stored", "check_type", "stored", "stored_bytes"]
 BLOCKS = {
     "F32": (1, 4),
     "F16": (1, 2),
+    "BF16": (1, 2),
     "Q4_0": (32, 18),
     "Q4_1": (32, 20),
     "Q5_0": (32, 22),
@@ -34,6 +35,7 @@ BLOCKS = {
 TYPES = {
     "f32": "F32",
     "f16": "F16",
+    "bf16": "BF16",
     "q8_0": "Q8_0",
     "q6_k": "Q6_K",
     "q5_k_m": "Q5_K",
@@ -44,9 +46,7 @@ TYPES = {
     "q4_k_s": "Q4_K",
     "q4_1": "Q4_1",
     "q4_0": "Q4_0",
-    "q3_k_l": "Q3_K",
     "q3_k_m": "Q3_K",
-    "q3_k_s": "Q3_K",
     "q2_k": "Q2_K",
 }
 """The ggml type that most tensors of a file have, by the file's type."""
@@ -107,7 +107,7 @@ def stored(config: Any, type: str) -> Iterator[Stored]:
     llm, text = LLM.of(config), config.text_config
     mixture = _Mixture(type, llm.layers, llm.heads // llm.kv_heads)
     inner, grouped = llm.heads * llm.head_dim, llm.kv_heads * llm.head_dim
-    tied = bool(getattr(text, "tie_word_embeddings", False))
+    tied = bool(config.tie_word_embeddings)
     biased = text.model_type == "qwen2" or bool(getattr(text, "attention_bias", False))
     table = (llm.vocabulary, llm.hidden)
     yield Stored("token_embd.weight", table, mixture.head(llm.hidden) if tied else mixture.plain(llm.hidden))
@@ -157,7 +157,7 @@ class _Mixture:
 
     def head(self, columns: int) -> str:
         """The LM head, or the table that serves as both."""
-        if self.base in ("F32", "F16"):
+        if BLOCKS[self.base][0] == 1:
             return self.base
         fits = columns % BLOCKS[self.base][0] == 0
         return self._fitting("Q6_K" if fits and self.base != "Q8_0" else "Q8_0", columns)
@@ -168,7 +168,6 @@ class _Mixture:
         found = {
             "q2_k": "Q4_K" if many else "Q3_K",
             "q3_k_m": "Q5_K" if layer < 2 else "Q4_K",
-            "q3_k_l": "Q5_K",
             "q4_k_s": "Q5_K" if layer < 4 else "Q4_K",
             "q4_k_m": "Q6_K" if self._more(layer) else "Q4_K",
             "q5_k_m": "Q6_K" if self._more(layer) else "Q5_K",
@@ -179,14 +178,13 @@ class _Mixture:
 
     def output(self, columns: int) -> str:
         """The attention's output projection."""
-        return self._fitting({"q2_k": "Q3_K", "q3_k_m": "Q4_K", "q3_k_l": "Q5_K"}.get(self.name, self.base), columns)
+        return self._fitting({"q2_k": "Q3_K", "q3_k_m": "Q4_K"}.get(self.name, self.base), columns)
 
     def down(self, layer: int, columns: int) -> str:
         """The MLP's output projection."""
         found = {
             "q2_k": "Q3_K",
             "q3_k_m": "Q5_K" if layer < self.layers // 16 else "Q4_K",
-            "q3_k_l": "Q5_K",
             "q4_k_s": "Q5_K" if layer < self.layers // 8 else "Q4_K",
             "q4_k_m": "Q6_K" if self._more(layer) else "Q4_K",
             "q5_k_m": "Q6_K" if self._more(layer) else "Q5_K",
