@@ -27,7 +27,9 @@ __all__ = [
     "new_figure",
     "one_line",
     "save_picture",
+    "scratch",
     "told",
+    "whole",
     "write",
     "write_figure",
     "write_json",
@@ -114,6 +116,36 @@ def write(path: Path, data: bytes) -> None:
             file.close()
             _like(beside, target)
             os.replace(beside, target)
+
+
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A file for what is too large for `write`: the block fills the yielded one, which then replaces `path`.
+
+    Raises:
+        HiredError: The file cannot be written; what was there is as it was, and nothing is left behind.
+    """
+    with told(path):
+        target = _target(path)
+        if target is None:
+            raise OSError(22, "it is no ordinary file")
+        with _beside(target) as (file, beside):
+            yield beside
+            os.fsync(file.fileno())
+            file.close()
+            _like(beside, target)
+            os.replace(beside, target)
+
+
+@contextlib.contextmanager
+def scratch(path: Path) -> Iterator[Path]:
+    """An empty file in the directory of `path`, for the time of the block.
+
+    Raises:
+        HiredError: It cannot be made.
+    """
+    with told(path), _beside(Path(os.path.realpath(path))) as (_, beside):
+        yield beside
 
 
 def write_json(path: Path, result: Mapping[str, Any]) -> None:

@@ -1,0 +1,18 @@
+"""Language models as GGUF files, run by llama.cpp on the kept tokens. Nothing is imported until it is used."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hired.gguf.exporting import export
+
+__all__ = ["export"]
+
+_LAZY = {"export": "hired.gguf.exporting"}
+
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'hired.gguf' has no attribute {name!r}")
