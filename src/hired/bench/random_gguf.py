@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from hired.costs.quants import BLOCKS, Stored, stored
 from hired.costs.randomly import STANDARD_DEVIATION
-from hired.errors import MissingDependencyError
 
 __all__ = ["POOL", "blocks", "write_random"]
 
@@ -53,9 +52,12 @@ def write_random(config: Any, type: str, path: Path, name: str | None = None) ->
     """
     from hired.gguf.architectures import facts_of
     from hired.gguf.exporting.header import write_header
+    from hired.gguf.exporting.run import check_installed
     from hired.gguf.exporting.types import type_named
 
-    gguf = _gguf()
+    check_installed(plain=True)
+    import gguf
+
     facts, tensors = facts_of(config), list(stored(config, type))
     writer = gguf.GGUFWriter(path, facts.architecture)
     try:
@@ -99,13 +101,3 @@ def _filled(tensor: Stored, pool: Bytes) -> Bytes:
     if len(tensor.shape) == 1:
         return np.full(tensor.shape, 0.0 if tensor.name.endswith("bias") else 1.0, np.float32).view(np.uint8)
     return np.resize(pool, tensor.bytes)
-
-
-def _gguf() -> Any:
-    try:
-        import gguf
-    except ImportError as error:
-        raise MissingDependencyError(
-            "random GGUF files need gguf: install hired-vlm with its gguf extra (in a checkout: pip install '.[gguf]')"
-        ) from error
-    return gguf
