@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from hired.costs.flops import LLM
 from hired.errors import HiredError
 
 __all__ = ["BLOCKS", "TYPES", "Stored", "check_type", "stored", "stored_bytes"]
@@ -104,6 +103,8 @@ def stored(config: Any, type: str) -> Iterator[Stored]:
     Raises:
         UnsupportedModelError: an LLM whose tensors are not known.
     """
+    from hired.costs.flops import LLM  # which brings PyTorch, and options are looked up here before
+
     llm, text = LLM.of(config), config.text_config
     mixture = _Mixture(type, llm.layers, llm.heads // llm.kv_heads)
     inner, grouped = llm.heads * llm.head_dim, llm.kv_heads * llm.head_dim
