@@ -13,11 +13,7 @@ from typing import Any
 
 from hired.errors import UnsupportedModelError
 
-__all__ = ["ARCHITECTURES", "Architecture", "Scaling", "TextFacts", "facts_of", "remember_whole", "text_facts"]
-
-_WHOLE = "hired_whole_config"
-"""Attribute of a tower that holds the configuration of the whole checkpoint."""
-
+__all__ = ["ARCHITECTURES", "Architecture", "Scaling", "TextFacts", "facts_of", "text_facts"]
 
 @dataclass(frozen=True)
 class Architecture:
@@ -148,11 +144,6 @@ class TextFacts:
         return next(each for each in ARCHITECTURES if each.name == self.architecture)
 
 
-def remember_whole(tower: Any, config: Any) -> None:
-    """Notes on a model without its language model the configuration of the whole, for `text_facts`."""
-    setattr(tower, _WHOLE, config)
-
-
 def text_facts(model: Any) -> TextFacts:
     """What the language model of a model is, or of the checkpoint that a tower is of.
 
@@ -162,7 +153,7 @@ def text_facts(model: Any) -> TextFacts:
     Raises:
         UnsupportedModelError: llama.cpp does not run it as transformers does.
     """
-    return facts_of(getattr(model, _WHOLE, None) or model.config)
+    return facts_of(model.config)
 
 
 def facts_of(config: Any) -> TextFacts:

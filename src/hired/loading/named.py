@@ -15,7 +15,7 @@ from hired.loading.strangers import quiet, strangers
 from hired.machine import synchronize
 from hired.tiny import WEIGHTS
 
-__all__ = ["DTYPES", "Loaded", "load"]
+__all__ = ["DTYPES", "Loaded", "load", "source_of"]
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
@@ -77,9 +77,9 @@ def load(
         if name == "tiny" and load is None:
             model, processor = _tiny(target, dtype)
         elif name == "tiny":
-            model, processor = _read(str(WEIGHTS), name, target, "float32" if dtype == "auto" else dtype, load=load)
+            model, processor = _read(source_of(name), name, target, "float32" if dtype == "auto" else dtype, load=load)
         else:
-            model, processor = _read(_source(name), name, target, dtype, trust_remote_code, load)
+            model, processor = _read(source_of(name), name, target, dtype, trust_remote_code, load)
     return Loaded(name, model.eval(), processor)
 
 
@@ -90,8 +90,17 @@ def _tiny(device: Any, dtype: str) -> tuple[Any, Any]:
     return hired.load_tiny(device=device) if dtype == "auto" else hired.load_tiny(dtype, device)
 
 
-def _source(name: str) -> str:
-    """The directory or hub id that a name stands for."""
+def source_of(name: str) -> str:
+    """The directory or hub id that a name stands for.
+
+    Args:
+        name: ``tiny``, a directory, or a hub id.
+
+    Raises:
+        ModelLoadError: It names a path that is no model directory.
+    """
+    if name == "tiny":
+        return str(WEIGHTS)
     looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name
     path = Path(name).expanduser()
     if not name.strip():
