@@ -38,10 +38,10 @@ def machine(model: Any) -> dict[str, Any]:
     }
 
 
-def versions() -> dict[str, str]:
-    """Versions of this library, Python and what the numbers depend on."""
+def versions(*more: str) -> dict[str, str]:
+    """Versions of this library, Python and what the numbers depend on; of `more` packages too."""
     found = {"hired": __version__, "python": platform.python_version()}
-    for name in ("torch", "transformers", "pillow"):
+    for name in ("torch", "transformers", "pillow", *more):
         found[name] = metadata.version(name)
     return found
 

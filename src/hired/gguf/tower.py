@@ -14,7 +14,7 @@ from hired.loading.named import source_of
 from hired.loading.shards import Shards
 from hired.loading.strangers import quiet, strangers
 
-__all__ = ["load_tower"]
+__all__ = ["load_tower", "restore", "without_layers"]
 
 _PER_LAYER = ("layer_types", "no_rope_layers", "moe_layers", "mlp_layer_types")
 """Lists in text configurations with an entry a layer."""
@@ -67,7 +67,7 @@ def _tower(source: str, name: str, config: Any, dtype: str) -> Any:
     shards = Shards(source, name)
     wanted = [each for each in shards.names if language_name(each) is None]
     shards.fetch(wanted)
-    small = _without_layers(config)
+    small = without_layers(config)
     model, info = type(meta_model(small)).from_pretrained(
         None,
         config=small,
@@ -78,14 +78,14 @@ def _tower(source: str, name: str, config: Any, dtype: str) -> Any:
     )
     missing = [key for key in info["missing_keys"] if language_name(str(key)) is None]
     check_complete({**info, "missing_keys": missing}, name)
-    _restore(model.config, config)
+    restore(model.config, config)
     found = repaired(source) or _generation_config(source)
     if found is not None:
         model.generation_config = found
     return model
 
 
-def _without_layers(config: Any) -> Any:
+def without_layers(config: Any) -> Any:
     """The configuration of the same model, whose language model has no layers and knows one token."""
     small = copy.deepcopy(config)
     text = small.get_text_config()
@@ -96,7 +96,7 @@ def _without_layers(config: Any) -> Any:
     return small
 
 
-def _restore(small: Any, config: Any) -> None:
+def restore(small: Any, config: Any) -> None:
     """Lets a model's configuration tell of the whole checkpoint again."""
     text, whole = small.get_text_config(), config.get_text_config()
     for key in ("num_hidden_layers", "vocab_size", "pad_token_id", *_PER_LAYER):
