@@ -168,8 +168,13 @@ class Family:
         """
         given = {key: inputs[key] for key in self.image_keys if key in inputs}
         with parameters_at_hand(core_model(model)):
-            features = model.get_image_features(**given, return_dict=True).pooler_output
-        return features.flatten(0, -2) if isinstance(features, Tensor) else torch.cat(list(features))
+            found = model.get_image_features(**given, return_dict=True)
+        return self.features(found)
+
+    def features(self, output: Any) -> Tensor:
+        """What `encode` gives, out of what `get_image_features` gives or what `container` holds."""
+        found = output.pooler_output
+        return found.flatten(0, -2) if isinstance(found, Tensor) else torch.cat(list(found))
 
     def pixels(self, inputs: Mapping[str, Any], layouts: list[Layout]) -> Tensor:
         """All partitions of all images as the encoder takes them, (partitions, channels, height, width).

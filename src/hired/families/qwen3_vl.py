@@ -4,13 +4,11 @@ DeepStack adds features of early encoder layers to the first layers of the LLM, 
 kept or dropped with all of its features. No layer has windows, so the first and the last one are read.
 """
 
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from hired.families.base import core_model, parameters_at_hand
 from hired.families.qwen2_vl import Qwen2VL
 
 
@@ -22,12 +20,9 @@ class Qwen3VL(Qwen2VL):
     classes: ClassVar[str] = "Qwen3VLForConditionalGeneration"
     tokens: ClassVar[str] = "1 per 32 x 32 px, with DeepStack features"
 
-    def encode(self, model: Any, inputs: Mapping[str, Any]) -> Tensor:
+    def features(self, output: Any) -> Tensor:
         """(tokens, 1 + DeepStack layers, hidden)."""
-        given = {key: inputs[key] for key in self.image_keys if key in inputs}
-        with parameters_at_hand(core_model(model)):
-            found = model.get_image_features(**given, return_dict=True)
-        every = [found.pooler_output, *found.deepstack_features]
+        every = [output.pooler_output, *output.deepstack_features]
         return torch.stack([torch.cat(list(features)) for features in every], 1)
 
     def container(self, features: list[Tensor]) -> Any:

@@ -4,10 +4,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hired.gguf.exporting import export
+    from hired.gguf.llm import LLM
 
-__all__ = ["export"]
+__all__ = ["LLM", "export"]
 
-_LAZY = {"export": "hired.gguf.exporting"}
+_LAZY = {"LLM": "hired.gguf.llm", "export": "hired.gguf.exporting"}
 
 
 def __getattr__(name: str) -> Any:

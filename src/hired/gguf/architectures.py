@@ -55,17 +55,24 @@ ARCHITECTURES: tuple[Architecture, ...] = (
     Architecture("mistral3", ("ministral3",), paired=True, betas=True),
     Architecture("qwen2", ("qwen2",), square=True),
     Architecture("qwen3", ("qwen3",)),
-    Architecture(
-        "qwen2vl", ("qwen2_vl_text", "qwen2_5_vl_text"), square=True, scalings=("default",), sections=True
-    ),
+    Architecture("qwen2vl", ("qwen2_vl_text", "qwen2_5_vl_text"), square=True, scalings=("default",), sections=True),
     Architecture("qwen3vl", ("qwen3_vl_text",), scalings=("default",), sections=True),
     Architecture("command-r", ("cohere",), square=True, own_head=False, epsilon="layer_norm_eps"),
     Architecture(
-        "cohere2", ("cohere2",), square=True, own_head=False, windows=True, scalings=("default",),
+        "cohere2",
+        ("cohere2",),
+        square=True,
+        own_head=False,
+        windows=True,
+        scalings=("default",),
         epsilon="layer_norm_eps",
     ),
     Architecture(
-        "gemma3", ("gemma3_text",), activation="gelu_pytorch_tanh", windows=True, scalings=("default", "linear"),
+        "gemma3",
+        ("gemma3_text",),
+        activation="gelu_pytorch_tanh",
+        windows=True,
+        scalings=("default", "linear"),
         centred=True,
     ),
 )

@@ -1,7 +1,7 @@
 """What a GGUF file says of itself, read and checked before llama.cpp sees the file.
 
-llama.cpp ends the process over some broken files, and `gguf.GGUFReader` trusts every length in them and makes objects of
-every token's text, so neither reads a file of unknown origin here. Nothing is mapped and no weight is read.
+llama.cpp ends the process over some broken files, and `gguf.GGUFReader` trusts every length in them and makes objects
+of every token's text, so neither reads a file of unknown origin here. Nothing is mapped and no weight is read.
 
 The format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
@@ -27,7 +27,7 @@ __all__ = ["Header", "Tensor", "read_header"]
 _MAGIC, _VERSIONS = b"GGUF", (2, 3)
 _SCALARS = ("<B", "<b", "<H", "<h", "<I", "<i", "<f", "<?", "", "", "<Q", "<q", "<d")  # by their number in a file
 _STRING, _ARRAY = 8, 9
-_MOST_KEYS, _MOST_TENSORS, _MOST_VALUES, _MOST_BYTES = 1 << 16, 1 << 16, 1 << 24, 1 << 29
+_MOST_KEYS, _MOST_TENSORS, _MOST_VALUES, _MOST_BYTES = 1 << 16, 1 << 16, 1 << 21, 1 << 27
 _LONGEST_NAME, _MOST_AXES = 63, 4
 _UNREAD = ("tokenizer.ggml.merges", "tokenizer.ggml.scores", "tokenizer.chat_template")
 
@@ -199,7 +199,7 @@ class _Reader:
             of, count = self._number("<I"), self._number("<Q")
             if count > _MOST_VALUES:
                 self._fail(f"it holds a list of {count:,} values, more than any model has: it is damaged")
-            if of == _STRING or of == _ARRAY:
+            if of in (_STRING, _ARRAY):
                 return [self._value(of, wanted, inside=True) for _ in range(count)]
             form = self._form(of)
             data = self._take(count * struct.calcsize(form))

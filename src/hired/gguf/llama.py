@@ -12,7 +12,6 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from hired.errors import HiredError, MissingDependencyError, ModelLoadError
@@ -21,7 +20,7 @@ from hired.files import one_line
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["MISSING", "QUANTISED", "Context", "Model", "Sampler", "library", "quantize"]
+__all__ = ["MISSING", "Context", "Model", "Sampler", "library", "quantize"]
 
 MISSING = "GGUF files need llama.cpp: pip install llama-cpp-python gguf, or install hired-vlm with its gguf extra"
 """What to say where llama.cpp is not installed."""
@@ -29,16 +28,11 @@ MISSING = "GGUF files need llama.cpp: pip install llama-cpp-python gguf, or inst
 MOST_AT_ONCE = 512
 """Tokens that are computed together; buffers for intermediate results grow with it."""
 
-QUANTISED = (
-    "q4_0 q4_1 q5_0 q5_1 q8_0 q2_k q2_k_s q3_k_s q3_k_m q3_k_l q4_k_s q4_k_m q5_k_s q5_k_m q6_k iq4_nl iq4_xs"
-).split()
-"""Types that `quantize` writes, those that need no importance matrix."""
-
 _ERROR, _CONTINUED = 3, 5  # levels of llama.cpp's log
 _IMROPE, _MROPE = 40, 8  # kinds of rotary positions with several axes
 
 
-def library() -> ModuleType:
+def library() -> Any:
     """`llama_cpp`.
 
     Raises:
@@ -328,13 +322,13 @@ class Sampler:
         return int(self._lib.llama_sampler_sample(self._chain, context.pointer, -1))
 
 
-def quantize(source: Path, target: Path, type: str, threads: int | None = None) -> None:
+def quantize(source: Path, target: Path, code: int, threads: int | None = None) -> None:
     """Writes a GGUF file again with its weights quantised.
 
     Args:
         source: A file of f32, f16 or bf16 weights.
         target: What to write; it is not there yet.
-        type: One of `QUANTISED`.
+        code: What to, an entry of llama.cpp's `llama_ftype`, as `hired.gguf.exporting.types.TYPES` has them.
         threads: Of the computation; None for as many as the machine has.
 
     Raises:
@@ -342,10 +336,8 @@ def quantize(source: Path, target: Path, type: str, threads: int | None = None) 
         MissingDependencyError: llama.cpp is not installed.
     """
     lib = library()
-    if type not in QUANTISED:
-        raise HiredError(f"type {type!r}: use one of {', '.join(QUANTISED)}")
     parameters = lib.llama_model_quantize_default_params()
-    _set(parameters, ftype=getattr(lib, f"LLAMA_FTYPE_MOSTLY_{type.upper()}"), nthread=threads or 0)
+    _set(parameters, ftype=code, nthread=threads or 0)
     with _LOG.quiet():
         if lib.llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(parameters)):
-            raise HiredError(f"llama.cpp cannot quantise {one_line(source)} to {type}: {_LOG.said()}")
+            raise HiredError(f"llama.cpp cannot quantise {one_line(source)}: {_LOG.said()}")

@@ -121,4 +121,4 @@ def _untouched(model: Any, inputs: Mapping[str, Any], settings: dict[str, Any]) 
             layouts = []
         return Report(layouts, [None] * len(layouts), [Attention()] * len(layouts))
 
-    return ReducedInputs(dict(data), report)
+    return ReducedInputs(dict(data), report, model)

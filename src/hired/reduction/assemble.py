@@ -31,14 +31,14 @@ def assemble(plan: Plan, encoded: Encoded, kept: list[Tensor | None], features: 
     # What is reported is kept as long as the inputs: the initial layer's rows and no more.
     report = Report(plan.layouts, kept, [Attention(each.first) for each in encoded.attention])
     if all(rows is None for rows in kept):
-        return ReducedInputs(data, report)
+        return ReducedInputs(data, report, plan.model)
     for key in plan.family.image_keys:
         data.pop(key, None)
     data.update(_cut(plan, data, kept))
     if plan.family.grid_positions:
         plan.family.remember(plan.model, data["position_ids"], data.get("attention_mask"))
     data[ENCODER_OUTPUTS] = {"image": plan.family.container(features)}
-    return ReducedInputs(data, report)
+    return ReducedInputs(data, report, plan.model)
 
 
 def _cut(plan: Plan, data: Mapping[str, Any], kept: list[Tensor | None]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any, NamedTuple
+from weakref import ref
 
 from torch import Tensor
 from transformers import BatchFeature
@@ -28,11 +29,19 @@ class ReducedInputs(BatchFeature):  # type: ignore[misc]
 
     A `BatchFeature` like the processor's, with the image features in `mm_encoder_outputs` in place of pixels. Where
     nothing is dropped it holds what the caller gave.
+
+    Args:
+        data: the entries.
+        report: what `.selection` is worked out from, or a function that tells it.
+        model: what they were reduced for; it is not kept alive.
     """
 
-    def __init__(self, data: dict[str, Any], report: Report | Callable[[], Report] | None = None) -> None:
+    def __init__(
+        self, data: dict[str, Any], report: Report | Callable[[], Report] | None = None, model: Any = None
+    ) -> None:
         super().__init__(data)
         self._report = report
+        self._model = None if model is None else ref(model)
 
     def __getitem__(self, item: Any) -> Any:
         """The entry; encoder outputs come as a fresh copy, because beam search changes those it is given."""
@@ -52,6 +61,7 @@ class ReducedInputs(BatchFeature):  # type: ignore[misc]
         """The other way round."""
         super().__setstate__(state)
         self._report = state["report"]
+        self._model = None
 
     def __or__(self, other: Any) -> "ReducedInputs":
         """Both mappings' entries, the other's where both have one, and this selection."""
@@ -66,7 +76,7 @@ class ReducedInputs(BatchFeature):  # type: ignore[misc]
         return self._with(dict(self.data))
 
     def _with(self, data: dict[str, Any]) -> "ReducedInputs":
-        return type(self)(data, self._report)
+        return type(self)(data, self._report, self.model)
 
     def to(self, *args: Any, **kwargs: Any) -> "ReducedInputs":
         """Moves (and casts floating point) tensors in place, the features among them, like `BatchFeature.to`."""
@@ -78,6 +88,11 @@ class ReducedInputs(BatchFeature):  # type: ignore[misc]
                     output[name] = _move(value, args, kwargs)
             self.data[ENCODER_OUTPUTS] = outputs
         return self
+
+    @property
+    def model(self) -> Any:
+        """The model that they were reduced for; None where it is gone, and for what comes out of a pickle."""
+        return None if self._model is None else self._model()
 
     @cached_property
     def selection(self) -> list[ImageSelection]:
