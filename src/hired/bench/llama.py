@@ -87,8 +87,8 @@ def load_llama(settings: Settings) -> Subject:
     from hired.costs.randomly import random_model
     from hired.costs.shapes import shape_config
     from hired.families import family_of
-    from hired.gguf import LLM, load_tower
-    from hired.gguf.tower import restore, without_layers
+    from hired.gguf import LLM
+    from hired.gguf.tower import load_tower, restore, without_layers
 
     if settings.gguf is None:
         raise HiredError("no GGUF file: give --gguf or --gguf-type")
