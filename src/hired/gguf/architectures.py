@@ -13,7 +13,7 @@ from typing import Any
 
 from hired.errors import UnsupportedModelError
 
-__all__ = ["ARCHITECTURES", "Architecture", "Scaling", "TextFacts", "facts_of", "text_facts"]
+__all__ = ["ARCHITECTURES", "Architecture", "Scaling", "TextFacts", "architecture_named", "facts_of", "text_facts"]
 
 @dataclass(frozen=True)
 class Architecture:
@@ -31,6 +31,7 @@ class Architecture:
         betas: it reads YaRN's bounds; the others have 32 and 1.
         sections: its positions have several axes (M-RoPE).
         centred: its norms' weights are stored less 1 by transformers.
+        mutual: visual tokens of a picture see each other.
         epsilon: name of the norm's epsilon in the configuration.
     """
 
@@ -45,6 +46,7 @@ class Architecture:
     betas: bool = False
     sections: bool = False
     centred: bool = False
+    mutual: bool = False
     epsilon: str = "rms_norm_eps"
 
 
@@ -74,9 +76,25 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         windows=True,
         scalings=("default", "linear"),
         centred=True,
+        mutual=True,
     ),
 )
 """The architectures, one entry each."""
+
+
+def architecture_named(name: str) -> Architecture:
+    """The architecture of a name.
+
+    Raises:
+        UnsupportedModelError: none that is known here.
+    """
+    for kind in ARCHITECTURES:
+        if kind.name == name:
+            return kind
+    known = ", ".join(kind.name for kind in ARCHITECTURES)
+    raise UnsupportedModelError(
+        f"the architecture {name!r:.60} of llama.cpp's does not run through HiRED: known are {known}"
+    )
 
 
 @dataclass(frozen=True)
@@ -148,7 +166,7 @@ class TextFacts:
     @property
     def facts(self) -> Architecture:
         """The architecture's own facts."""
-        return next(each for each in ARCHITECTURES if each.name == self.architecture)
+        return architecture_named(self.architecture)
 
 
 def text_facts(model: Any) -> TextFacts:

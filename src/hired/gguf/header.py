@@ -8,7 +8,6 @@ The format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 
 from __future__ import annotations
 
-import io
 import math
 import os
 import struct
@@ -16,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 from hired.errors import MissingDependencyError, ModelLoadError
 from hired.files import one_line
@@ -113,9 +112,8 @@ def read_header(path: Path) -> Header:
     try:
         if path.is_dir():
             raise ModelLoadError(f"{one_line(path)} is a directory: name the .gguf file")
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            return _Reader(path, io.BufferedReader(file.detach(), 1 << 20), size).header()
+        with path.open("rb", buffering=1 << 20) as file:
+            return _Reader(path, file, os.fstat(file.fileno()).st_size).header()
     except (OSError, ValueError) as error:
         if isinstance(error, ModelLoadError):
             raise
@@ -126,7 +124,7 @@ def read_header(path: Path) -> Header:
 class _Reader:
     """Reads a file from its beginning; every length is compared with what is left of the file first."""
 
-    def __init__(self, path: Path, file: io.BufferedReader, size: int) -> None:
+    def __init__(self, path: Path, file: BinaryIO, size: int) -> None:
         self._path, self._file, self._size, self._at = path, file, size, 0
 
     def header(self) -> Header:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -110,6 +110,12 @@ def _plain(line: str) -> str:
 _LOG = _Log()
 
 
+def _freed(free: Callable[[Any], None], pointer: Any) -> None:
+    """Gives back what C holds, which it logs."""
+    with _LOG.quiet():
+        free(pointer)
+
+
 def _set(parameters: Any, **names: Any) -> None:
     """Sets a field by the first of its names that this version has: `a__b=value` is `a`, or else `b`.
 
@@ -151,7 +157,7 @@ class Model:
             if not pointer:
                 raise ModelLoadError(f"llama.cpp cannot load {one_line(path)}: {_LOG.said()}")
         self._lib, self._pointer = lib, pointer
-        self.close = weakref.finalize(self, lib.llama_model_free, pointer)
+        self.close = weakref.finalize(self, _freed, lib.llama_model_free, pointer)
         self.exact = exact
         self.width = int(lib.llama_model_n_embd_inp(pointer))
         """Values of an embedding as the model takes it; with DeepStack, those of several layers side by side."""
@@ -212,7 +218,7 @@ class Context:
             if not pointer:
                 raise HiredError(f"llama.cpp cannot make a cache for {size:,} tokens: {_LOG.said()}")
         self._lib, self.pointer, self._model = lib, pointer, model
-        self.close = weakref.finalize(self, lib.llama_free, pointer)
+        self.close = weakref.finalize(self, _freed, lib.llama_free, pointer)
         self.size = int(lib.llama_n_ctx(pointer))
         self._at_once = int(lib.llama_n_batch(pointer))
         self._memory = lib.llama_get_memory(pointer)
@@ -236,20 +242,33 @@ class Context:
             some = slice(start, start + self._at_once)
             self._feed(ids[some], None, positions[some], logits and some.stop >= len(ids))
 
-    def feed_rows(self, rows: np.ndarray, positions: np.ndarray, logits: bool) -> None:
+    def feed_rows(self, rows: np.ndarray, positions: np.ndarray, logits: bool, mutual: bool = False) -> None:
         """Computes embeddings.
 
         Args:
             rows: (n, width) float32, contiguous.
             positions: (axes, n) int32.
             logits: Whether those of the last one are wanted.
+            mutual: They all see each other, and not those behind them alone; then they must fit at once.
 
         Raises:
             HiredError: llama.cpp fails.
         """
-        for start in range(0, len(rows), self._at_once):
-            some = slice(start, start + self._at_once)
-            self._feed(None, rows[some], positions[:, some], logits and some.stop >= len(rows))
+        if mutual:
+            if len(rows) > self._at_once:
+                raise HiredError(f"{len(rows):,} visual tokens see each other and {self._at_once:,} fit at once")
+            self._see(mutual)
+        try:
+            for start in range(0, len(rows), self._at_once):
+                some = slice(start, start + self._at_once)
+                self._feed(None, rows[some], positions[:, some], logits and some.stop >= len(rows))
+        finally:
+            if mutual:
+                self._see(False)
+
+    def _see(self, mutual: bool) -> None:
+        with _LOG.quiet():
+            self._lib.llama_set_causal_attn(self.pointer, not mutual)
 
     def logits(self) -> np.ndarray:
         """(vocabulary,) float32 of the last token fed; a view that the next call changes."""
@@ -307,7 +326,7 @@ class Sampler:
         lib = library()
         chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
         self._lib, self._chain = lib, chain
-        self.close = weakref.finalize(self, lib.llama_sampler_free, chain)
+        self.close = weakref.finalize(self, _freed, lib.llama_sampler_free, chain)
         if temperature == 0:
             steps = [lib.llama_sampler_init_greedy()]
         else:

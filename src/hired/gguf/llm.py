@@ -16,7 +16,7 @@ import torch
 from hired import greedy
 from hired.errors import HiredError, InputsError
 from hired.files import one_line
-from hired.gguf.architectures import TextFacts, text_facts
+from hired.gguf.architectures import TextFacts, architecture_named, text_facts
 from hired.gguf.header import read_header
 from hired.gguf.llama import Context, Model, Sampler, library
 from hired.gguf.matching import check_known, check_matches, foreign_tokens
@@ -70,6 +70,7 @@ class LLM:
         check_known(self.header)
         self.threads = torch.get_num_threads() if threads is None else threads
         self.room = context
+        self._mutual = architecture_named(self.header.architecture).mutual
         self._tower, self._processor = tower, processor
         self._matched: set[TextFacts] = set()
         self._foreign: dict[int, frozenset[int]] = {}
@@ -271,7 +272,7 @@ class LLM:
                 if run.rows is None:
                     context.feed_ids(prompt.ids[max(run.start, start) : run.end], places[0], last)
                 else:
-                    context.feed_rows(run.rows, places, last)
+                    context.feed_rows(run.rows, places, last, self._mutual)
             digests = [run.digest for run in prompt.runs if run.rows is not None]
             self._held = _Held(prompt.ids, prompt.positions, digests)
             return context

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from hired.errors import ModelLoadError, UnsupportedModelError
-from hired.gguf.architectures import ARCHITECTURES, TextFacts
+from hired.errors import ModelLoadError
+from hired.gguf.architectures import TextFacts, architecture_named
 from hired.gguf.header import Header
 
 __all__ = ["check_known", "check_matches", "foreign_tokens"]
@@ -25,12 +25,7 @@ def check_known(header: Header) -> None:
         UnsupportedModelError: such an architecture.
         ModelLoadError: sizes that are missing or that no model has.
     """
-    known = [kind.name for kind in ARCHITECTURES]
-    if header.architecture not in known:
-        raise UnsupportedModelError(
-            f"{header.name} is of the architecture {header.architecture!r:.60}, on which HiRED is not known to run:"
-            f" known are {', '.join(known)}"
-        )
+    architecture_named(header.architecture)
     for key, most in _SIZES.items():
         value = header.number(key)
         if value is None and key == "attention.head_count_kv":
@@ -39,6 +34,9 @@ def check_known(header: Header) -> None:
             raise ModelLoadError(
                 f"{header.name}: {header.architecture}.{key} is {value!r}, which no model has: it is damaged"
             )
+    deepstack, layers = header.number("n_deepstack_layers") or 0, header.number("block_count") or 0
+    if deepstack >= layers:  # llama.cpp ends the process: behind the last layer there is one token left to add them to
+        raise ModelLoadError(f"{header.name} has {layers} layers and features for {deepstack} of them: it is damaged")
     embeddings = header.tensors.get("token_embd.weight")
     width = header.number("embedding_length")
     if embeddings is None or len(embeddings.shape) != 2 or embeddings.shape[0] != width:
