@@ -16,7 +16,7 @@ from hired.errors import ModelLoadError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["end_tokens", "generate", "repaired", "texts", "turn"]
+__all__ = ["end_tokens", "generate", "generation_settings", "repaired", "texts", "turn"]
 
 
 def end_tokens(model: Any) -> list[int] | None:
@@ -62,6 +62,26 @@ def repaired(source: str) -> Any:
     if not isinstance(found, dict):
         raise ModelLoadError("the model's generation_config.json holds no settings ({...}): mend or remove it")
     return GenerationConfig(eos_token_id=found.get("eos_token_id"))
+
+
+def generation_settings(source: str) -> Any:
+    """A checkpoint's `GenerationConfig`, or as much of it as `repaired` saves; None where it has none.
+
+    Args:
+        source: A model directory or hub id.
+
+    Raises:
+        ModelLoadError: See `repaired`.
+    """
+    from transformers import GenerationConfig
+
+    found = repaired(source)
+    if found is not None:
+        return found
+    try:
+        return GenerationConfig.from_pretrained(source)
+    except OSError:
+        return None
 
 
 def generate(

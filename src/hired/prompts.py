@@ -91,7 +91,9 @@ def inputs(model: Any, processor: Any, words: Sequence[str], images: Sequence[An
     """
     try:
         made = processor(text=list(words), images=list(images), return_tensors="pt", **options).to(model.device)
-        top, known = int(made["input_ids"].max()), int(model.get_input_embeddings().num_embeddings)
+        top = int(made["input_ids"].max())
+        # The embeddings of a model without its LLM are of one token; its configuration is the whole checkpoint's.
+        known = max(int(model.get_input_embeddings().num_embeddings), int(model.config.get_text_config().vocab_size))
     except MemoryError:
         raise
     except Exception as error:  # it depends on the processor

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from hired.cli import gguf
 from hired.cli.arguments import (
     Alpha,
     Device,
@@ -53,6 +54,7 @@ app.command(help="Ask about many pictures, one answer a line of a file; goes on 
 app.command(help="Draw which tokens of a picture are kept.")(view)
 app.command(help="Find the smallest budget under which answers about your pictures stay what they are.")(tune)
 app.command(help="Say whether HiRED works on a checkpoint.")(check)
+app.add_typer(gguf.app, name="gguf")
 
 
 @app.command(help="Serve a local page that shows answers, costs and kept tokens of your pictures, by budget.")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 from hired import loading
 
-__all__ = ["bar", "load", "progress"]
+__all__ = ["bar", "load", "progress", "share"]
 
 
 def load(
@@ -47,3 +47,25 @@ def bar(words: str, total: int) -> Iterator[Callable[[int], None]]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
         task = shown.add_task(words, total=total)
         yield lambda count: shown.advance(task, count)
+
+
+@contextlib.contextmanager
+def share(words: str) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar while the block runs, which is told what is done, and how many of how many bytes are.
+
+    Until then it shows `words`.
+    """
+    if not sys.stderr.isatty():
+        yield lambda words, done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
+        task = shown.add_task(words, total=None)
+
+        def told(words: str, done: int, total: int) -> None:
+            shown.update(task, description=words.capitalize(), completed=done, total=total)
+
+        yield told

@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hired.gguf.exporting import export
     from hired.gguf.llm import LLM
+    from hired.gguf.tower import load_tower
 
-__all__ = ["LLM", "export"]
+__all__ = ["LLM", "export", "load_tower"]
 
-_LAZY = {"LLM": "hired.gguf.llm", "export": "hired.gguf.exporting"}
+_LAZY = {"LLM": "hired.gguf.llm", "export": "hired.gguf.exporting", "load_tower": "hired.gguf.tower"}
 
 
 def __getattr__(name: str) -> Any:

@@ -15,6 +15,7 @@ from hired.errors import UnsupportedModelError
 
 __all__ = ["ARCHITECTURES", "Architecture", "Scaling", "TextFacts", "architecture_named", "facts_of", "text_facts"]
 
+
 @dataclass(frozen=True)
 class Architecture:
     """One architecture of llama.cpp's.
@@ -280,7 +281,8 @@ def _windows(kind: Architecture, text: Any) -> tuple[int | None, tuple[bool, ...
 def _parameters(text: Any) -> Mapping[str, Any]:
     """RoPE's parameters, those of the layers without a window where there are two kinds."""
     found: Mapping[str, Any] = text.rope_parameters or {}
-    return found.get("full_attention", found)
+    whole: Mapping[str, Any] = found.get("full_attention", found)
+    return whole
 
 
 def _rope(kind: Architecture, text: Any) -> tuple[float, float | None, Scaling | None]:
@@ -327,4 +329,8 @@ def _sections(kind: Architecture, text: Any) -> tuple[int, ...]:
 def _deepstack(kind: Architecture, config: Any) -> int:
     if kind.name != "qwen3vl":
         return 0
-    return len(getattr(getattr(config, "vision_config", None), "deepstack_visual_indexes", None) or ())
+    count = len(getattr(getattr(config, "vision_config", None), "deepstack_visual_indexes", None) or ())
+    layers = config.get_text_config().num_hidden_layers
+    if count >= layers:  # an assertion in there ends the process
+        raise _refused(kind, f"each of its {layers} layers takes DeepStack features, {count} in all")
+    return count

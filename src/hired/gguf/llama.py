@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from hired.files import one_line
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["MISSING", "Context", "Model", "Sampler", "library", "quantize"]
+__all__ = ["MISSING", "Context", "Model", "Sampler", "library", "quantize", "tokens"]
 
 MISSING = "GGUF files need llama.cpp: pip install llama-cpp-python gguf, or install hired-vlm with its gguf extra"
 """What to say where llama.cpp is not installed."""
@@ -360,3 +360,36 @@ def quantize(source: Path, target: Path, code: int, threads: int | None = None) 
     with _LOG.quiet():
         if lib.llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(parameters)):
             raise HiredError(f"llama.cpp cannot quantise {one_line(source)}: {_LOG.said()}")
+
+
+def tokens(path: Path, texts: Sequence[str]) -> list[list[int]]:
+    """The ids that llama.cpp makes of texts by a file's vocabulary; special tokens in a text are taken for such.
+
+    Args:
+        path: A file with a vocabulary; weights are not read.
+        texts: The texts.
+
+    Raises:
+        ModelLoadError: llama.cpp does not take the file.
+        MissingDependencyError: llama.cpp is not installed.
+    """
+    lib = library()
+    parameters = lib.llama_model_default_params()
+    _set(parameters, vocab_only=True)
+    with _LOG.quiet():
+        lib.llama_backend_init()
+        model = lib.llama_model_load_from_file(str(path).encode(), parameters)
+        if not model:
+            raise ModelLoadError(f"llama.cpp cannot load {one_line(path)}: {_LOG.said()}")
+        try:
+            return [_ids(lib, lib.llama_model_get_vocab(model), text.encode()) for text in texts]
+        finally:
+            lib.llama_model_free(model)
+
+
+def _ids(lib: Any, vocabulary: Any, text: bytes) -> list[int]:
+    """The ids of a text, nothing added to it."""
+    most = len(text) + 8  # a token has a byte at least, and a space may come in front
+    found = (lib.llama_token * most)()
+    count = int(lib.llama_tokenize(vocabulary, text, len(text), found, most, False, True))
+    return list(found[: max(count, 0)])

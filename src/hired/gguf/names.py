@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["language_name"]
+__all__ = ["EMBEDDINGS", "language_name"]
+
+EMBEDDINGS = "model.embed_tokens.weight"
+"""What a language model of transformers' calls the embeddings of its vocabulary."""
 
 _INSIDE = re.compile(r"^(?:model\.)?(?:language_model|text_model)\.(?:model\.)?(?P<rest>.+)$")
 _ALONE = re.compile(r"^(?:model\.(?:layers|embed_tokens|norm|embedding_norm)|lm_head)\..+$")

@@ -6,7 +6,7 @@ import copy
 from typing import Any
 
 from hired.errors import ModelLoadError
-from hired.gguf.names import language_name
+from hired.gguf.names import EMBEDDINGS, language_name
 from hired.loading import DTYPES
 from hired.loading.checkpoints import check_complete, load_config, load_processor
 from hired.loading.devices import usable_device
@@ -21,7 +21,7 @@ _PER_LAYER = ("layer_types", "no_rope_layers", "moe_layers", "mlp_layer_types")
 
 
 def load_tower(
-    name: str, device: Any = "auto", dtype: str = "auto", trust_remote_code: bool = False
+    name: str, device: Any = "auto", dtype: str = "auto", trust_remote_code: bool = False, words: bool = False
 ) -> tuple[Any, Any]:
     """Loads what `hired.reduce` needs of a checkpoint: the vision encoder and the projector.
 
@@ -33,11 +33,13 @@ def load_tower(
         device: ``auto`` (a GPU where there is one), or what `torch.device` takes.
         dtype: "auto" (the checkpoint's own; float32 for ``tiny``), "float32", "bfloat16" or "float16".
         trust_remote_code: run code that comes with the checkpoint's configuration or processor.
+        words: load the embeddings of the vocabulary too, which methods compare with that read the question, such as
+            "cdpruner".
 
     Returns:
         The model, in eval mode, and its processor. The model has the checkpoint's whole configuration, a language
-        model without layers, and embeddings of one token: it reduces inputs as the whole model does, and answers
-        nothing.
+        model without layers, and embeddings of one token unless `words`: it reduces inputs as the whole model does, and
+        answers nothing.
 
     Raises:
         ModelLoadError: the checkpoint, device or dtype cannot be had, or weights of encoder or projector are missing
@@ -55,19 +57,20 @@ def load_tower(
         processor = load_processor(source, name, trust_remote_code)
         kind = "float32" if name == "tiny" and dtype == "auto" else dtype
         with strangers(name, "load the vision encoder of"):
-            tower = _tower(source, name, config, kind)
+            tower = _tower(source, name, config, kind, words)
         with strangers(name, f"move to {place} the vision encoder of"):
             return tower.to(place).eval(), processor
 
 
-def _tower(source: str, name: str, config: Any, dtype: str) -> Any:
+def _tower(source: str, name: str, config: Any, dtype: str, words: bool) -> Any:
     from hired.costs.shapes import meta_model
-    from hired.greedy import repaired
+    from hired.greedy import generation_settings
 
     shards = Shards(source, name)
-    wanted = [each for each in shards.names if language_name(each) is None]
+    left = {None, EMBEDDINGS} if words else {None}
+    wanted = [each for each in shards.names if language_name(each) in left]
     shards.fetch(wanted)
-    small = without_layers(config)
+    small = without_layers(config, words)
     model, info = type(meta_model(small)).from_pretrained(
         None,
         config=small,
@@ -76,38 +79,33 @@ def _tower(source: str, name: str, config: Any, dtype: str) -> Any:
         output_loading_info=True,
         ignore_mismatched_sizes=True,
     )
-    missing = [key for key in info["missing_keys"] if language_name(str(key)) is None]
+    missing = [key for key in info["missing_keys"] if language_name(str(key)) in left]
     check_complete({**info, "missing_keys": missing}, name)
     restore(model.config, config)
-    found = repaired(source) or _generation_config(source)
+    found = generation_settings(source)
     if found is not None:
         model.generation_config = found
     return model
 
 
-def without_layers(config: Any) -> Any:
-    """The configuration of the same model, whose language model has no layers and knows one token."""
+def without_layers(config: Any, words: bool) -> Any:
+    """The configuration of the same model, whose language model has no layers and, without `words`, knows one token."""
     small = copy.deepcopy(config)
+    small.tie_word_embeddings = True  # an LM head of its own would take memory
     text = small.get_text_config()
     for key in _PER_LAYER:
         if getattr(text, key, None):
             setattr(text, key, [])
-    text.num_hidden_layers, text.vocab_size, text.pad_token_id = 0, 1, None
+    text.num_hidden_layers = 0
+    if not words:
+        text.vocab_size, text.pad_token_id = 1, None
     return small
 
 
 def restore(small: Any, config: Any) -> None:
     """Lets a model's configuration tell of the whole checkpoint again."""
+    small.tie_word_embeddings = config.tie_word_embeddings
     text, whole = small.get_text_config(), config.get_text_config()
     for key in ("num_hidden_layers", "vocab_size", "pad_token_id", *_PER_LAYER):
         if hasattr(whole, key):
             setattr(text, key, copy.copy(getattr(whole, key)))
-
-
-def _generation_config(source: str) -> Any:
-    from transformers import GenerationConfig
-
-    try:
-        return GenerationConfig.from_pretrained(source)
-    except OSError:  # there is none
-        return None

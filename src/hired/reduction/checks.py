@@ -68,8 +68,14 @@ def check_encoder(family: Family, model: Any, method: Method, narrowed: EncoderB
     """The encoder's parts, None where the method reads nothing in it.
 
     Raises:
-        UnsupportedModelError: an encoder that the family does not know, or that cannot be given a budget of its own.
+        UnsupportedModelError: an encoder that the family does not know, or that cannot be given a budget of its own; a
+            method that reads the question, where the model's words were left out.
     """
+    if "question" in method.reads and _wordless(model):
+        raise UnsupportedModelError(
+            f"method {method.name!r} reads the question, whose words this model was loaded without: load it with"
+            " hired.gguf.load_tower(..., words=True)"
+        )
     inside = {*ATTENTION, "pixels", *(("states",) if family.tokenwise else ())}
     if not inside & set(method.reads):
         return None
@@ -79,6 +85,12 @@ def check_encoder(family: Family, model: Any, method: Method, narrowed: EncoderB
     if narrowed is not None and encoder.last <= encoder.first:
         raise UnsupportedModelError("encoder_budget needs an encoder with layers after the initial one: leave it out")
     return encoder
+
+
+def _wordless(model: Any) -> bool:
+    """Whether the embeddings of a model without its LLM were left out too."""
+    table = getattr(model.get_input_embeddings(), "num_embeddings", None)
+    return table is not None and int(table) < int(model.config.get_text_config().vocab_size)
 
 
 _OF_ENCODER = ("vision_", "interpolate_pos_encoding")

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-from hired.errors import MissingDependencyError
-from hired.gguf.architectures import text_facts
-from hired.gguf.exporting.types import type_named
-from hired.gguf.exporting.vocabulary import Vocabulary
-from hired.gguf.exporting.weights import InMemory
+from hired.errors import MissingDependencyError, ModelLoadError
+from hired.gguf.architectures import TextFacts, facts_of, text_facts
+from hired.gguf.exporting.probing import tried
+from hired.gguf.exporting.types import Type, type_named
+from hired.gguf.exporting.vocabulary import special_ids, vocabulary_of
+from hired.gguf.exporting.weights import InMemory, OnDisk
 from hired.gguf.exporting.writing import Job, Progress, check_path, write
+from hired.greedy import end_tokens, generation_settings
+from hired.loading.checkpoints import load_config
+from hired.loading.named import source_of
+from hired.loading.strangers import quiet, strangers
 
-__all__ = ["Exported", "export"]
+__all__ = ["Exported", "check_installed", "export", "export_checkpoint"]
 
 
 @dataclass(frozen=True)
@@ -71,13 +78,85 @@ def export(
         ModelLoadError: an unknown type.
         MissingDependencyError: gguf is not installed, or llama-cpp-python for a type that it makes.
     """
+    kind, target = _checked(type, path, overwrite)
+    facts = text_facts(model)
+    weights = InMemory(model, facts.tied)
+    ends = end_tokens(model) if getattr(model, "generation_config", None) is not None else None
+    return _exported(facts, model.config, weights, processor, ends, kind, target, name, progress)
+
+
+def export_checkpoint(
+    model: str,
+    path: str | os.PathLike[str],
+    type: str = "f16",
+    *,
+    trust_remote_code: bool = False,
+    progress: Progress | None = None,
+    overwrite: bool = False,
+) -> Exported:
+    """As `export`, from a checkpoint's files, without loading the model: one weight is in memory at a time.
+
+    Args:
+        model: ``tiny``, a directory written by ``save_pretrained``, or a hub id, of which no file is downloaded that
+            holds the vision encoder alone.
+        path, type, progress, overwrite: see `export`.
+        trust_remote_code: run code that comes with the checkpoint's configuration or tokenizer.
+
+    Raises:
+        ModelLoadError: the checkpoint cannot be read or is not whole, or an unknown type.
+        UnsupportedModelError: see `export`.
+        HiredError: the file cannot be written; nothing is left behind.
+        MissingDependencyError: see `export`.
+    """
+    kind, target = _checked(type, path, overwrite)
+    with quiet():
+        source = source_of(model)
+        config = load_config(source, model, trust_remote_code)
+        if getattr(config, "quantization_config", None) is not None:
+            raise ModelLoadError(f"{model!r} is quantised: export the checkpoint that it was made from")
+        facts = facts_of(config)
+        tokenizer = _tokenizer(source, model, trust_remote_code)
+        with strangers(model, "read the weights of"):
+            weights = OnDisk(source, model, config, facts.tied)
+            settings = generation_settings(source)
+    ends = end_tokens(SimpleNamespace(generation_config=settings))
+    name = None if model == "tiny" else Path(model).name
+    return _exported(facts, config, weights, tokenizer, ends, kind, target, name, progress)
+
+
+def _checked(type: str, path: str | os.PathLike[str], overwrite: bool) -> tuple[Type, Path]:
+    """What was asked for, refused before anything is read."""
     kind, target = type_named(type), Path(path)
     check_installed(kind.plain)
     check_path(target, overwrite)
-    facts = text_facts(model)
-    vocabulary = Vocabulary(why_not="no tokenizer was given")
-    job = Job(facts, model.config, InMemory(model, facts.tied), vocabulary, kind, name, progress)
-    return Exported(target, write(job, target), kind.name, facts.architecture, None, vocabulary.why_not)
+    return kind, target
+
+
+def _tokenizer(source: str, name: str, trust_remote_code: bool) -> Any:
+    from transformers import AutoTokenizer
+
+    with strangers(name, "load the tokenizer of"):
+        return AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+
+
+def _exported(
+    facts: TextFacts,
+    config: Any,
+    weights: Any,
+    processor: Any,
+    ends: Sequence[int] | None,
+    kind: Type,
+    target: Path,
+    name: str | None,
+    progress: Progress | None,
+) -> Exported:
+    tokenizer = getattr(processor, "tokenizer", processor)
+    special = special_ids(tokenizer, config.get_text_config(), ends or (), facts.vocabulary)
+    template = getattr(processor, "chat_template", None) or getattr(tokenizer, "chat_template", None)
+    vocabulary = tried(vocabulary_of(tokenizer, special, facts.vocabulary, template), facts, tokenizer)
+    size = write(Job(facts, config, weights, vocabulary, kind, name, progress), target)
+    held = vocabulary.model if vocabulary.tokens else None
+    return Exported(target, size, kind.name, facts.architecture, held, vocabulary.why_not)
 
 
 def check_installed(plain: bool) -> None:

@@ -98,7 +98,8 @@ def values(facts: TextFacts, config: Any, entry: Entry, weights: Any) -> Tensor:
 
 def _paired(rows: Tensor, heads: int) -> Tensor:
     """The rows of every head with those that RoPE turns together beside each other: 0, n/2, 1, n/2 + 1 ..."""
-    return rows.unflatten(0, (heads, 2, -1)).transpose(1, 2).flatten(0, 2).contiguous()
+    halves = rows.reshape(heads, 2, -1, *rows.shape[1:])
+    return halves.transpose(1, 2).reshape(rows.shape)
 
 
 def _frequencies(config: Any) -> Tensor:
@@ -110,7 +111,8 @@ def _frequencies(config: Any) -> Tensor:
     scaled, _ = ROPE_INIT_FUNCTIONS["llama3"](text, device=torch.device("cpu"))
     size = 2 * len(scaled)
     plain = text.rope_parameters["rope_theta"] ** -(torch.arange(0, size, 2, dtype=torch.float32) / size)
-    return plain / scaled
+    slowed: Tensor = plain / scaled
+    return slowed
 
 
 def stored(tensor: Tensor, dtype: str) -> np.ndarray[Any, Any]:
@@ -124,12 +126,14 @@ def stored(tensor: Tensor, dtype: str) -> np.ndarray[Any, Any]:
         UnsupportedModelError: float16 cannot hold its values.
     """
     import torch
+
     from gguf import GGMLQuantizationType, quants
 
     if dtype == "bf16":
         return tensor.to(torch.bfloat16).contiguous().view(torch.uint16).numpy()
     if dtype == "q8_0":
-        return quants.quantize(tensor.float().numpy(), GGMLQuantizationType.Q8_0)
+        blocks: np.ndarray[Any, Any] = quants.quantize(tensor.float().numpy(), GGMLQuantizationType.Q8_0)
+        return blocks
     if dtype == "f32":
         return tensor.float().contiguous().numpy()
     half = tensor.to(torch.float16).contiguous()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import shutil
 import threading
@@ -117,7 +118,11 @@ def _write_plain(job: Job, planned: list[Entry], path: Path, code: int) -> None:
         writer.write_ti_data_to_file()
         done, total = 0, sum(entry.size for entry in planned)
         for entry in planned:
-            writer.write_tensor_data(stored(values(job.facts, job.config, entry, job.weights), entry.dtype))
+            data = stored(values(job.facts, job.config, entry, job.weights), entry.dtype)
+            try:
+                writer.write_tensor_data(data)
+            except OSError as error:  # numpy's, which does not say why
+                raise OSError(error.errno or errno.ENOSPC, error.strerror or "the disk is full") from error
             done += entry.size
             if job.progress is not None:
                 job.progress("writing", done, total)
@@ -138,6 +143,7 @@ def _writer(path: Path, architecture: str) -> Iterator[Any]:
 
 def _declare(writer: Any, entry: Entry) -> None:
     import numpy as np
+
     from gguf import GGMLQuantizationType, quant_shape_to_byte_shape
 
     kind = GGMLQuantizationType[entry.dtype.upper()]
