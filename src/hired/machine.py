@@ -15,7 +15,10 @@ from hired._version import __version__
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["machine", "peak_memory_mb", "synchronize", "versions"]
+__all__ = ["LLAMA", "machine", "peak_memory_mb", "synchronize", "versions"]
+
+LLAMA = ("llama-cpp-python", "gguf")
+"""Packages that numbers depend on where llama.cpp runs the LLM, for `versions`."""
 
 
 def machine(model: Any) -> dict[str, Any]:

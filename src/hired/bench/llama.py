@@ -98,7 +98,7 @@ def load_llama(settings: Settings) -> Subject:
     else:
         config, processor = shape_config(settings.subject), None
         device = torch.device("cpu")
-        tower = random_model(without_layers(config), device, dtype_of(settings, device))
+        tower = random_model(without_layers(config, words=False), device, dtype_of(settings, device))
         restore(tower.config, config)
         image = image_processor(config)
     tower.generation_config = endless()

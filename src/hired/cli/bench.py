@@ -15,7 +15,7 @@ from hired.bench import Arm, Settings
 from hired.bench.quiet import SPARE
 from hired.cli import output
 from hired.loading.strangers import strangers
-from hired.machine import versions
+from hired.machine import LLAMA, versions
 
 if TYPE_CHECKING:
     from hired.bench.rows import Row
@@ -38,7 +38,7 @@ def run(settings: Settings, out: Sequence[Path], as_json: bool) -> None:
     guard = contextlib.nullcontext() if settings.model is None else strangers(settings.model, "measure")
     with _progress() as tell, guard:
         found = bench(settings, tell, output.warn_length)
-        result = {**found, "versions": versions(*(("llama-cpp-python", "gguf") if settings.llama else ()))}
+        result = {**found, "versions": versions(*(LLAMA if settings.llama else ()))}
     output.deliver(
         lambda: print(json.dumps(result)) if as_json else _print(result),
         *(partial(_write, path, result) for path in out),
