@@ -162,6 +162,7 @@ def _scene(
             preprocess=found.get("preprocess"),
             memory=memory.get((scene, arm)),
             choosing=chosen,
+            whole=subject.llm is None,
         )
         for arm in arms
     ]
