@@ -186,7 +186,7 @@ class _Reader:
             self._fail(f"the tensor {name!r} has type {kind}, which is not known: is the file newer than llama.cpp?")
         block, size = sizes[kind]
         values = math.prod(shape)
-        if not 0 < values < 1 << 50 or shape[0] % block or start % alignment or start > self._size:
+        if not 0 < values < 1 << 50 or shape[0] % block or start % alignment or start >= 1 << 50:
             self._fail(f"the tensor {name!r} of {' x '.join(map(str, shape))} cannot be as it says: it is damaged")
         return Tensor(shape, kind, start, values // block * size)
 

@@ -28,7 +28,7 @@ MISSING = "GGUF files need llama.cpp: pip install llama-cpp-python gguf, or inst
 MOST_AT_ONCE = 512
 """Tokens that are computed together; buffers for intermediate results grow with it."""
 
-_ERROR, _CONTINUED = 3, 5  # levels of llama.cpp's log
+_ERROR, _CONTINUED = 4, 5  # levels of llama.cpp's log
 _IMROPE, _MROPE = 40, 8  # kinds of rotary positions with several axes
 
 
