@@ -20,6 +20,9 @@ from hired.machine import synchronize
 
 __all__ = ["Subject", "dtype_of", "endless", "image_processor", "inputs_for", "load", "pictures", "text_for"]
 
+PLAIN = 512
+"""Ids that are text in every vocabulary: special tokens that checkpoints add stand behind them."""
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -152,5 +155,5 @@ def _words(model: Any, count: int) -> Tensor:
     """(count,) int64 random ids that are not the placeholder."""
     image = family_of(model).image_token(model)
     vocabulary = int(model.config.text_config.vocab_size)
-    known = torch.tensor([i for i in range(min(vocabulary, 1024)) if i != image])
+    known = torch.tensor([i for i in range(min(vocabulary, PLAIN)) if i != image])
     return known[torch.randint(len(known), (count,), generator=torch.Generator().manual_seed(0))]
