@@ -1,4 +1,4 @@
-"""llama.cpp on the kept tokens beside PyTorch in bfloat16, the same shape in one run: `gguf-*.json`, and a table in its page.
+"""llama.cpp on the kept tokens beside PyTorch in bfloat16, one shape in one run: `gguf-*.json`, and its page's table.
 
     python benchmarks/gguf_speed.py --shape llava-next-0.5b      # a quarter of an hour on two quiet cores
     python benchmarks/gguf_speed.py --shape llava-next-7b        # an hour, 18 GB of memory and 5 GB of disk
@@ -132,7 +132,8 @@ def write_page(page: Path, folder: Path) -> None:
     """Puts the table of all result files of a folder into the page."""
     results = [json.loads(path.read_text()) for path in sorted(folder.glob("gguf-*.json"))]
     before, _, rest = page.read_text().partition(START)
-    page.write_text("\n".join([before + START, "", *([table(results), ""] if results else []), END + rest.partition(END)[2]]))
+    made = [table(results), ""] if results else []
+    page.write_text("\n".join([before + START, "", *made, END + rest.partition(END)[2]]))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -155,7 +156,8 @@ def main(arguments: list[str] | None = None) -> int:
     more = ["--image", options.image, *warmup, *(["--busy"] if options.busy else [])]
     found = measure(options.shape, options.type, options.dtype, repeats, more)
     if not quiet(found) and not options.busy:
-        print(f"other programs used {found['others_cores']['during']} cores meanwhile: nothing is written", file=sys.stderr)
+        used = found["others_cores"]["during"]
+        print(f"other programs used {used} cores meanwhile: nothing is written", file=sys.stderr)
         return 1
     name = options.shape.removeprefix("llava-next-")
     files.write_json(options.out or HERE / f"gguf-{name}-{options.type}-cpu.json", found)

@@ -18,7 +18,18 @@ from hired.bench.subject import Subject, inputs_for, pictures, text_for
 from hired.caching import cache_of
 from hired.reduction import Plan, assemble, encode, plan, project, select
 
-__all__ = ["Job", "Sample", "attempt", "cache_bytes", "interleave", "is_out_of_memory", "jobs", "planned", "run_arm", "warm_up"]
+__all__ = [
+    "Job",
+    "Sample",
+    "attempt",
+    "cache_bytes",
+    "interleave",
+    "is_out_of_memory",
+    "jobs",
+    "planned",
+    "run_arm",
+    "warm_up",
+]
 
 T = TypeVar("T")
 

@@ -1,6 +1,6 @@
-"""Whether other programs leave the machine alone, which llama.cpp's threads need: they wait for each other all the time.
+"""Whether other programs leave the machine alone, as llama.cpp needs it: its threads wait for each other all the time.
 
-Where they share cores with another program they run at a fraction of their speed, and numbers say nothing.
+Where they share cores with another program they run at a fraction of their speed, and numbers say little.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def check_quiet(threads: int, busy: bool = False) -> float | None:
     used, cores = others.cores(), os.cpu_count() or threads
     if not busy and used is not None and used + threads > cores + SPARE:
         raise HiredError(
-            f"other programs use {used:.1f} of {cores} cores, and {threads} threads of llama.cpp run at a fraction of their"
-            " speed then: wait until the machine is quiet, or measure all the same with --busy"
+            f"other programs use {used:.1f} of {cores} cores, and {threads} threads of llama.cpp run at a fraction of"
+            " their speed then: wait until the machine is quiet, or measure all the same with --busy"
         )
     return used

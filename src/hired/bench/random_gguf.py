@@ -1,7 +1,7 @@
 """GGUF files of exact architectures with random quantised weights: what they cost is what the real ones cost.
 
-Nothing is quantised: blocks are drawn as they are stored, with scales that give weights of a standard deviation like that
-of `hired.costs.randomly`.
+Nothing is quantised: blocks are drawn as they are stored, with scales that give weights the standard deviation that
+`hired.costs.randomly` has.
 """
 
 from __future__ import annotations

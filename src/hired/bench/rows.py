@@ -118,10 +118,10 @@ def make_row(
     series["tokens_per_s"] = [generated / sample.total for sample in runs or ()]
     middle = {name: _median(values) for name, values in series.items()}
     alone, words = _median([s.ttft for s in encoder or ()]), _median([s.ttft for s in text or ()])
-    whole = _median([s.total for s in text or ()])
+    answered = _median([s.total for s in text or ()])
     untouched = _median([s.ttft for s in full or ()])
     allowed = None if alone is None or words is None else alone + words
-    allowed_rate = None if alone is None or whole is None else generated / (alone + whole)
+    allowed_rate = None if alone is None or answered is None else generated / (alone + answered)
     if arm.full:
         allowed, allowed_rate = untouched, middle["tokens_per_s"]
     spent = None

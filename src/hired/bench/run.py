@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from hired.bench.measure import Sample, attempt, interleave, jobs, planned, warm_up
 from hired.bench.llama import with_file
+from hired.bench.measure import Sample, attempt, interleave, jobs, planned, warm_up
 from hired.bench.memory import Memory, fresh, probe
 from hired.bench.overhead import choosing
 from hired.bench.quiet import Others, check_quiet
@@ -68,9 +68,7 @@ def _cores(used: float | None) -> float | None:
     return None if used is None else round(used, 2)
 
 
-def _bench(
-    settings: Settings, tell: Tell, measured: Callable[[int, int | None], None]
-) -> dict[str, Any]:
+def _bench(settings: Settings, tell: Tell, measured: Callable[[int, int | None], None]) -> dict[str, Any]:
     """The same for settings that are checked, where a GGUF file that is measured is there."""
     arms, scenes = settings.arms(), settings.scenes()
     memory: dict[tuple[Scene, Arm], Memory | None] = {}

@@ -295,8 +295,8 @@ def _notes(estimator: Estimator, rows: list[Costs]) -> list[str]:
         notes.append("int4: NF4 in the linear layers of the LLM, a float32 scale for 64 weights; the rest in float16.")
     if request.gguf is not None:
         notes.append(
-            f"{request.gguf}: the LLM as llama.cpp's mixture of that name has it, its KV cache in float16 for a multiple"
-            f" of 256 tokens; encoder and projector in {request.dtype} in PyTorch."
+            f"{request.gguf}: the LLM as llama.cpp's mixture of that name has it, its KV cache in float16 for a"
+            f" multiple of 256 tokens; encoder and projector in {request.dtype} in PyTorch."
         )
     if estimator.rates is not None and estimator.rates.source == "given":
         notes.append("Times follow from --tflops and --bandwidth.")

@@ -78,7 +78,7 @@ class Request:
         if self.device != "cpu":
             raise HiredError(f"the LLM of a GGUF file runs on the CPU: plan {type} with --device cpu")
         if self.batch != 1:
-            raise HiredError(f"a batch of {self.batch}: llama.cpp is given one prompt at a time, use --batch 1 with {type}")
+            raise HiredError(f"batch {self.batch}: llama.cpp is given one prompt at a time, use --batch 1 with {type}")
 
 
 @dataclass(frozen=True)
@@ -243,7 +243,7 @@ class Estimator:
         return encoder_flops(self.config, self.partitions, used, narrow_after=after, kept=kept)
 
     def _peak(self, tokens: int, prompt: int) -> tuple[int, int, int]:
-        """Bytes of activations and KV cache at their peak, of the KV cache at the end, and of those that PyTorch makes."""
+        """Bytes of activations and KV cache at their peak, of that cache at the end, and of what PyTorch makes."""
         ask, config = self.request, self.config
         if ask.gguf is not None:
             return self._peak_gguf(tokens, prompt)

@@ -100,7 +100,8 @@ def tower_bytes(model: Any, dtype: str) -> int:
     """
     llm = {id(p) for part in (model.model.language_model, model.lm_head) for p in part.parameters()}
     size = value_bytes(dtype)
-    return sum(p.numel() * size for p in model.parameters() if id(p) not in llm) + _buffer_bytes(model)
+    total: int = sum(p.numel() * size for p in model.parameters() if id(p) not in llm)
+    return total + _buffer_bytes(model)
 
 
 def _buffer_bytes(model: Any) -> int:

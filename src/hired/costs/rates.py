@@ -60,9 +60,7 @@ class Rates:
         return asdict(self)
 
 
-def by_hand(
-    config: Any, dtype: str, batch: int, tflops: float, bandwidth: float, gguf: str | None = None
-) -> Rates:
+def by_hand(config: Any, dtype: str, batch: int, tflops: float, bandwidth: float, gguf: str | None = None) -> Rates:
     """Rates of a machine that is not at hand.
 
     Args:

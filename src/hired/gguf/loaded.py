@@ -1,4 +1,4 @@
-"""A checkpoint's encoder in PyTorch and its language model in a GGUF file, as `hired.loading.Loaded` has a whole model."""
+"""A checkpoint's encoder in PyTorch and its language model in a GGUF file, as `hired.loading.Loaded` has all of it."""
 
 from __future__ import annotations
 
