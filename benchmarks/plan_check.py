@@ -34,6 +34,7 @@ def predicted(speed: dict[str, Any], plan: dict[str, Any] | None, row: dict[str,
         context=row["prompt_tokens"] - row["tokens"],
         new_tokens=speed["settings"]["new_tokens"],
         dtype=speed["machine"]["dtype"],
+        gguf=speed["settings"].get("gguf_type"),
         device="cpu" if speed["machine"]["device"] == "cpu" else "cuda",
         encoder_budget=EncoderBudget.parse(row["encoder_budget"]),
     )
@@ -80,10 +81,10 @@ def _pair(value: float | None, real: float | None) -> list[str]:
 def main() -> int:
     """Writes the tables; 1 where a prediction is too far off or there is nothing to compare."""
     parts, far = [], []
-    for path in sorted(HERE.glob("speed-*.json")):
+    for path in sorted([*HERE.glob("speed-*.json"), *HERE.glob("gguf-*.json")]):
         speed = json.loads(path.read_text())
         rates = path.with_name(path.name.replace("speed-", "plan-", 1))
-        plan = json.loads(rates.read_text()) if rates.exists() else None
+        plan = json.loads(rates.read_text()) if rates != path and rates.exists() else None
         rows = speed["results"]
         if plan is None and rows and all(row["peak_memory_mb"] is None for row in rows):
             continue  # neither times nor memory to compare
@@ -92,7 +93,9 @@ def main() -> int:
         place = machine["cpu"] if machine["device"] == "cpu" else machine["device"]
         source = f"`{path.name}`" + (f", rates from `{rates.name}`" if plan else ", no rates")
         threads = f", {machine['threads']} threads" if machine["device"] == "cpu" else ""
-        parts += [f"**{speed['subject']}**, {machine['dtype']} on {place}{threads} ({source}):", "", *lines, ""]
+        llm = speed["settings"].get("gguf_type")
+        dtype = machine["dtype"] if llm is None else f"{llm} in llama.cpp, encoder {machine['dtype']},"
+        parts += [f"**{speed['subject']}**, {dtype} on {place}{threads} ({source}):", "", *lines, ""]
         far += problems
     if not parts:
         print("no speed-*.json to compare with", file=sys.stderr)

@@ -87,7 +87,9 @@ def _device(content: dict[str, Any]) -> str:
 def _name(content: dict[str, Any]) -> str:
     images = list(dict.fromkeys("x".join(map(str, row["image"])) for row in content["results"]))
     size = images[0] if len(images) == 1 else "picture sizes"
-    return f"{content['subject']}, {size}, {_device(content)}, {content['machine']['dtype']}"
+    llm = content["settings"].get("gguf_type")
+    dtype = content["machine"]["dtype"] + (f", LLM {llm} in llama.cpp" if llm else "")
+    return f"{content['subject']}, {size}, {_device(content)}, {dtype}"
 
 
 def _times(rows: list[dict[str, Any]]) -> str:

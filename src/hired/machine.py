@@ -15,7 +15,10 @@ from hired._version import __version__
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["machine", "peak_memory_mb", "synchronize", "versions"]
+__all__ = ["LLAMA", "machine", "peak_memory_mb", "synchronize", "versions"]
+
+LLAMA = ("llama-cpp-python", "gguf")
+"""Packages that numbers depend on where llama.cpp runs the LLM, for `versions`."""
 
 
 def machine(model: Any) -> dict[str, Any]:
@@ -38,10 +41,10 @@ def machine(model: Any) -> dict[str, Any]:
     }
 
 
-def versions() -> dict[str, str]:
-    """Versions of this library, Python and what the numbers depend on."""
+def versions(*more: str) -> dict[str, str]:
+    """Versions of this library, Python and what the numbers depend on; of `more` packages too."""
     found = {"hired": __version__, "python": platform.python_version()}
-    for name in ("torch", "transformers", "pillow"):
+    for name in ("torch", "transformers", "pillow", *more):
         found[name] = metadata.version(name)
     return found
 

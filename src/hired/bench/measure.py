@@ -12,12 +12,24 @@ from typing import Any, TypeVar
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList
 
+from hired.bench import llama
 from hired.bench.settings import Arm, Scene
 from hired.bench.subject import Subject, inputs_for, pictures, text_for
 from hired.caching import cache_of
 from hired.reduction import Plan, assemble, encode, plan, project, select
 
-__all__ = ["Job", "Sample", "attempt", "cache_bytes", "interleave", "is_out_of_memory", "jobs", "planned", "run_arm"]
+__all__ = [
+    "Job",
+    "Sample",
+    "attempt",
+    "cache_bytes",
+    "interleave",
+    "is_out_of_memory",
+    "jobs",
+    "planned",
+    "run_arm",
+    "warm_up",
+]
 
 T = TypeVar("T")
 
@@ -87,6 +99,8 @@ def _now(subject: Subject) -> float:
 
 def _generate(subject: Subject, inputs: Mapping[str, Any], new_tokens: int) -> tuple[float, float]:
     """(when the first token was there, when the last was)."""
+    if subject.llm is not None:
+        return llama.generate(subject, inputs, new_tokens)
     first = _FirstToken(subject)
     subject.model.generate(
         **inputs,
@@ -147,11 +161,20 @@ def _reduce(
 
 
 def _run_encoder(subject: Subject, inputs: Mapping[str, Any]) -> Sample:
-    """The untouched encoder and projector alone."""
+    """The untouched encoder and projector alone; beside llama.cpp, what encodes pictures of which all is kept."""
+    if subject.llm is not None:
+        start = _now(subject)
+        encode(plan(subject.model, inputs, 1), everything=True)
+        return Sample(ttft=_now(subject) - start)
     given = {key: inputs[key] for key in subject.family.image_keys}
     start = _now(subject)
     subject.model.get_image_features(**given, return_dict=True)
     return Sample(ttft=_now(subject) - start)
+
+
+def warm_up(subject: Subject, text_tokens: int) -> None:
+    """Two tokens after a short prompt, which pages the LLM's weights in."""
+    _generate(subject, text_for(subject, 1, text_tokens), 2)
 
 
 def _run_text(subject: Subject, prompt: Mapping[str, Any], new_tokens: int) -> Sample:
@@ -243,10 +266,13 @@ def is_out_of_memory(error: BaseException) -> bool:
 def cache_bytes(subject: Subject, inputs: Mapping[str, Any], arm: Arm, new_tokens: int, **more: Any) -> int:
     """Bytes of an arm's KV cache after prefill, all rows, read from the cache that `generate` filled.
 
-    `more` as in `planned`.
+    llama.cpp's is as large as it was made. `more` as in `planned`.
     """
     if not arm.full:
         inputs, _, _ = _reduce(subject, inputs, arm, more)
+    if subject.llm is not None:
+        llama.generate(subject, inputs, new_tokens)
+        return llama.cache_bytes(subject, int(inputs["input_ids"].shape[1]) + new_tokens)
     output = subject.model.generate(**inputs, max_new_tokens=new_tokens, return_dict_in_generate=True)
     layers = [layer for layer in cache_of(output).layers if hasattr(layer, "keys")]  # no convolution's or the like
     total = sum(layer.keys.nbytes + layer.values.nbytes for layer in layers)

@@ -95,6 +95,7 @@ def make_row(
     preprocess: Samples,
     memory: Memory | None,
     choosing: Choosing | None,
+    whole: bool = True,
 ) -> Row:
     """The row of one arm.
 
@@ -107,6 +108,7 @@ def make_row(
         preprocess: those of the image processor.
         memory: what it needed, None where that was not measured.
         choosing: what choosing costs for one picture; None where nothing is chosen.
+        whole: the untouched model's encoder computes all its layers, those included whose output nobody reads.
     """
     if runs and runs[0].length is not None:  # as run; the plan's where nothing ran
         tokens, length = tokens + runs[0].length - length, runs[0].length
@@ -116,10 +118,10 @@ def make_row(
     series["tokens_per_s"] = [generated / sample.total for sample in runs or ()]
     middle = {name: _median(values) for name, values in series.items()}
     alone, words = _median([s.ttft for s in encoder or ()]), _median([s.ttft for s in text or ()])
-    whole = _median([s.total for s in text or ()])
+    answered = _median([s.total for s in text or ()])
     untouched = _median([s.ttft for s in full or ()])
     allowed = None if alone is None or words is None else alone + words
-    allowed_rate = None if alone is None or whole is None else generated / (alone + whole)
+    allowed_rate = None if alone is None or answered is None else generated / (alone + answered)
     if arm.full:
         allowed, allowed_rate = untouched, middle["tokens_per_s"]
     spent = None
@@ -145,7 +147,7 @@ def make_row(
         speedup=_ratio(untouched, middle["ttft_s"]),
         allowed_speedup=_ratio(untouched, allowed),
         speedup_of_allowed=_ratio(allowed, middle["ttft_s"]),
-        flops_speedup=_flops_speedup(config, plan, arm, tokens, length, runs[0].shares if runs else None),
+        flops_speedup=_flops_speedup(config, plan, arm, tokens, length, runs[0].shares if runs else None, whole),
         allowed_ttft_s=_rounded(allowed),
         allowed_tokens_per_s=_rounded(allowed_rate),
         tokens_per_s_of_allowed=_ratio(middle["tokens_per_s"], allowed_rate),
@@ -177,7 +179,13 @@ def _series(arm: Arm, runs: Sequence[Sample], encoder: Sequence[Sample]) -> dict
 
 
 def flops_to_first_token(
-    config: Any, plan: Plan, arm: Arm, tokens: int, length: int, shares: Sequence[int] | None = None
+    config: Any,
+    plan: Plan,
+    arm: Arm,
+    tokens: int,
+    length: int,
+    shares: Sequence[int] | None = None,
+    whole: bool = True,
 ) -> int:
     """FLOPs of one row until its first token: encoder, projector and prefill, as this arm computes them.
 
@@ -188,6 +196,7 @@ def flops_to_first_token(
         tokens: visual tokens kept.
         length: of the prompt.
         shares: tokens kept of each partition; needed where the encoder has a budget.
+        whole: as in `make_row`.
 
     Raises:
         UnsupportedModelError: a model whose costs are not known.
@@ -195,7 +204,8 @@ def flops_to_first_token(
     layout = plan.layouts[0]
     if arm.full:
         projected = projector_flops(config, layout.partitions * layout.cells_per_partition)
-        return encoder_flops(config, layout.partitions) + projected + prefill_flops(config, length)
+        layers = None if whole else used_layers(config)
+        return encoder_flops(config, layout.partitions, layers) + projected + prefill_flops(config, length)
     narrow: dict[str, Any] = {}
     if plan.encoder_budget is not None and plan.encoder is not None and shares is not None:
         narrow["narrow_after"] = plan.encoder_budget.layer(plan.encoder.first, plan.encoder.last)
@@ -205,12 +215,14 @@ def flops_to_first_token(
 
 
 def _flops_speedup(
-    config: Any, plan: Plan, arm: Arm, tokens: int, length: int, shares: Sequence[int] | None
+    config: Any, plan: Plan, arm: Arm, tokens: int, length: int, shares: Sequence[int] | None, whole: bool
 ) -> float | None:
-    layout = plan.layouts[0]
+    full = plan.layouts[0].tokens_full
     try:
-        whole = flops_to_first_token(config, plan, Arm(1.0), layout.tokens_full, length - tokens + layout.tokens_full)
-        return _ratio(whole, flops_to_first_token(config, plan, arm, tokens, length, shares))
+        all_ = flops_to_first_token(config, plan, Arm(1.0), full, length - tokens + full, whole=whole)
+        if arm.full:
+            return 1.0
+        return _ratio(all_, flops_to_first_token(config, plan, arm, tokens, length, shares))
     except UnsupportedModelError:
         return None
 

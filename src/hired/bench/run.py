@@ -9,12 +9,14 @@ from typing import Any
 
 import torch
 
-from hired.bench.measure import Sample, attempt, interleave, jobs, planned
+from hired.bench.llama import with_file
+from hired.bench.measure import Sample, attempt, interleave, jobs, planned, warm_up
 from hired.bench.memory import Memory, fresh, probe
 from hired.bench.overhead import choosing
+from hired.bench.quiet import Others, check_quiet
 from hired.bench.rows import Row, make_row
 from hired.bench.settings import Arm, Scene, Settings
-from hired.bench.subject import Subject, inputs_for, load, pictures, text_for
+from hired.bench.subject import Subject, inputs_for, load, pictures
 from hired.costs.tokens import max_positions
 from hired.errors import HiredError
 from hired.loading.devices import usable_device
@@ -44,12 +46,30 @@ def bench(
             how many positions the LLM was made for (None if it does not say).
 
     Returns:
-        `subject`, `random_weights`, `note`, `results` (one `Row` a scene and arm), `settings` and `machine`.
+        `subject`, `random_weights`, `note`, `results` (one `Row` a scene and arm), `settings` and `machine`; where
+        llama.cpp ran, `others_cores`: how many cores other programs used before and during the runs.
 
     Raises:
         HiredError: settings that cannot be measured, or a model that cannot be loaded or does not fit.
     """
     settings.check()
+    if not settings.llama:
+        return _bench(settings, tell, measured)
+    quiet = check_quiet(torch.get_num_threads(), settings.busy)
+    with with_file(settings, tell) as ready:
+        others = Others()
+        found = _bench(ready, tell, measured)
+        used = others.cores()
+    found["settings"] = dataclasses.asdict(settings)
+    return {**found, "others_cores": {"before": _cores(quiet), "during": _cores(used)}}
+
+
+def _cores(used: float | None) -> float | None:
+    return None if used is None else round(used, 2)
+
+
+def _bench(settings: Settings, tell: Tell, measured: Callable[[int, int | None], None]) -> dict[str, Any]:
+    """The same for settings that are checked, where a GGUF file that is measured is there."""
     arms, scenes = settings.arms(), settings.scenes()
     memory: dict[tuple[Scene, Arm], Memory | None] = {}
     # Fresh processes come first: two copies of a large model may not fit.
@@ -110,7 +130,7 @@ def _scene(
     if settings.warmup == 0:  # pages the weights in
         tell(f"{where}: short warm-up")
         attempt(next(job for job in todo if job.name == "encoder").run)
-        attempt(lambda: subject.model.generate(**text_for(subject, 1, settings.text_tokens), max_new_tokens=2))
+        attempt(lambda: warm_up(subject, settings.text_tokens))
     total, done = len(todo) * (settings.warmup + settings.repeats), 0
 
     def advance() -> None:
@@ -140,6 +160,7 @@ def _scene(
             preprocess=found.get("preprocess"),
             memory=memory.get((scene, arm)),
             choosing=chosen,
+            whole=subject.llm is None,
         )
         for arm in arms
     ]

@@ -71,6 +71,10 @@ class Settings:
         repeats: timed runs of every arm.
         warmup: runs of every arm before those; with 0 only a short one.
         memory: whether to measure memory.
+        gguf: a GGUF file with which llama.cpp runs the LLM, in place of PyTorch; None for none.
+        gguf_type: a name in `hired.costs.quants.TYPES`: the same with a file of the shape, made of random weights; None
+            for none.
+        busy: measure llama.cpp although other programs use its cores.
         device, dtype, trust_remote_code: as in `hired ask`.
     """
 
@@ -85,6 +89,9 @@ class Settings:
     repeats: int = 3
     warmup: int = 1
     memory: bool = True
+    gguf: str | None = None
+    gguf_type: str | None = None
+    busy: bool = False
     device: str = "auto"
     dtype: str = "auto"
     trust_remote_code: bool = False
@@ -93,6 +100,11 @@ class Settings:
     def subject(self) -> str:
         """The name of what is measured."""
         return self.model or self.shape or DEFAULT_SHAPE
+
+    @property
+    def llama(self) -> bool:
+        """Whether llama.cpp runs the LLM."""
+        return self.gguf is not None or self.gguf_type is not None
 
     def check(self) -> None:
         """Raises `HiredError` for settings that cannot be measured, before anything is loaded."""
@@ -123,6 +135,26 @@ class Settings:
             raise HiredError("no picture size: give --image such as 1344x1344")
         if self.dtype not in DTYPES:
             raise HiredError(f"unknown dtype {self.dtype!r}: use one of {', '.join(DTYPES)}")
+        self._check_llama()
+
+    def _check_llama(self) -> None:
+        """What does not go together with llama.cpp, and what needs it."""
+        if not self.llama:
+            if self.busy:
+                raise HiredError("--busy is about llama.cpp: leave it out, or add --gguf-type or --gguf")
+            return
+        from hired.costs.quants import check_type
+
+        if self.gguf is not None and self.gguf_type is not None:
+            raise HiredError("--gguf and --gguf-type name two files: give one of them")
+        if self.gguf_type is not None:
+            check_type(self.gguf_type)
+            if self.model is not None:
+                raise HiredError("--gguf-type makes random weights of a --shape: for a checkpoint name its --gguf file")
+        if set(self.batches) != {1}:
+            raise HiredError("llama.cpp is given one prompt at a time: leave --batch out with --gguf or --gguf-type")
+        if self.device not in ("auto", "cpu"):
+            raise HiredError(f"llama.cpp is measured on the CPU: leave --device {self.device} out")
 
     def arms(self) -> list[Arm]:
         """The arms in the order of the table; the first is the untouched model."""

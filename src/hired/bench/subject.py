@@ -18,7 +18,10 @@ from hired.families import Family, family_of
 from hired.loading.devices import usable_device
 from hired.machine import synchronize
 
-__all__ = ["Subject", "endless", "inputs_for", "load", "pictures", "text_for"]
+__all__ = ["Subject", "dtype_of", "endless", "image_processor", "inputs_for", "load", "pictures", "text_for"]
+
+PLAIN = 512
+"""Ids that are text in every vocabulary: special tokens that checkpoints add stand behind them."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class Subject:
         image_processor: the family's.
         family: facts of the family.
         random: whether the weights are random.
+        llm: the `hired.gguf.LLM` that answers in the model's place; None where the model does.
     """
 
     name: str
@@ -38,6 +42,7 @@ class Subject:
     image_processor: Any
     family: Family
     random: bool
+    llm: Any = None
 
     @property
     def device(self) -> torch.device:
@@ -56,14 +61,18 @@ def load(settings: Settings) -> Subject:
     Raises:
         ModelLoadError: device, dtype or checkpoint cannot be had.
     """
+    if settings.llama:
+        from hired.bench.llama import load_llama
+
+        return load_llama(settings)
     if settings.model is not None:
         loaded = loading.load(settings.model, settings.device, settings.dtype, settings.trust_remote_code)
         model, processor = loaded.model, loaded.processor.image_processor
     else:
         device = usable_device(settings.device)
         config = shape_config(settings.subject)
-        model = random_model(config, device, _dtype(settings, device))
-        processor = _image_processor(config)
+        model = random_model(config, device, dtype_of(settings, device))
+        processor = image_processor(config)
     if model.device.type == "cuda":
         torch.cuda.set_device(model.device)
     model.generation_config = endless()
@@ -77,7 +86,8 @@ def endless() -> Any:
     return GenerationConfig(do_sample=False, num_beams=1, pad_token_id=0, eos_token_id=None)
 
 
-def _dtype(settings: Settings, device: torch.device) -> torch.dtype:
+def dtype_of(settings: Settings, device: torch.device) -> torch.dtype:
+    """Of a shape's weights in PyTorch."""
     if settings.dtype != "auto":
         dtype: torch.dtype = getattr(torch, settings.dtype)
         return dtype
@@ -86,7 +96,7 @@ def _dtype(settings: Settings, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if device.type == "cpu" else torch.float16
 
 
-def _image_processor(config: Any) -> Any:
+def image_processor(config: Any) -> Any:
     """The image processor of the shape's family, without torchvision."""
     from transformers import CLIPImageProcessorPil, LlavaNextImageProcessorPil
 
@@ -145,5 +155,5 @@ def _words(model: Any, count: int) -> Tensor:
     """(count,) int64 random ids that are not the placeholder."""
     image = family_of(model).image_token(model)
     vocabulary = int(model.config.text_config.vocab_size)
-    known = torch.tensor([i for i in range(min(vocabulary, 1024)) if i != image])
+    known = torch.tensor([i for i in range(min(vocabulary, PLAIN)) if i != image])
     return known[torch.randint(len(known), (count,), generator=torch.Generator().manual_seed(0))]

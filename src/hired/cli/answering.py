@@ -56,6 +56,13 @@ class How:
         if self.system is not None:
             check_tags(processor, self.system, "system message")
 
+    @property
+    def reads_question(self) -> bool:
+        """Whether the method compares with the question's words."""
+        from hired.methods import resolve
+
+        return "question" in resolve(self.method, self.variant, self.alpha).reads
+
     def keywords(self) -> dict[str, Any]:
         """Arguments of `hired.reduce`.
 
@@ -85,7 +92,7 @@ class Answer:
         timings_ms: Milliseconds of ``preprocess``, ``encode``, ``select``, ``prefill`` (up to the first
             generated token) and ``decode`` (the rest).
         ids: (1, prompt + new) the conversation so far, as reduced.
-        cache: The key-value cache of all of it but the last token.
+        cache: The key-value cache of all of it but the last token, or what finds it (`hired.loading.Loaded.turn`).
     """
 
     text: str
@@ -201,7 +208,7 @@ def answer(loaded: Loaded, pictures: Sequence[Any], question: str, how: How, ech
         mark()
         _warn_length(loaded, reduced["input_ids"])
         stream = _Stream(loaded.processor.tokenizer, echo)
-        ids, cache = greedy.turn(loaded.model, loaded.processor, reduced, how.max_new_tokens, stream)
+        ids, cache = loaded.turn(reduced, how.max_new_tokens, stream)
         mark()
     start, prepared, planned_at, encoded_at, selected_at, end = marks
     first = stream.first if stream.first is not None else end
@@ -230,22 +237,16 @@ def follow(loaded: Loaded, before: Answer, question: str, how: How, echo: bool =
     """
     import torch
 
-    from hired.caching import cache_argument
-
     marks, mark = _clock(loaded)
     tail = _behind(loaded, before, prompts.follow_up(loaded.processor, question))
     with strangers(loaded.name, "answer with", through=OSError), torch.inference_mode():
         new = loaded.processor.tokenizer(tail, add_special_tokens=False, return_tensors="pt")["input_ids"]
         ids = torch.cat((before.ids, new.to(before.ids)), 1)  # type: ignore[arg-type]  # an answer's own
-        inputs = {
-            "input_ids": ids,
-            "attention_mask": torch.ones_like(ids),
-            cache_argument(loaded.model): before.cache,
-        }
+        inputs = loaded.further(ids, before.cache)
         mark()
         _warn_length(loaded, ids)
         stream = _Stream(loaded.processor.tokenizer, echo)
-        all_ids, cache = greedy.turn(loaded.model, loaded.processor, inputs, how.max_new_tokens, stream)
+        all_ids, cache = loaded.turn(inputs, how.max_new_tokens, stream)
         mark()
     start, prepared, end = marks
     first = stream.first if stream.first is not None else end

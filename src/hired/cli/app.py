@@ -209,6 +209,16 @@ def bench(
     repeats: Annotated[int, typer.Option("--repeats", help="Timed runs of every arm.")] = 3,
     warmup: Annotated[int, typer.Option("--warmup", help="Untimed runs of every arm before those.")] = 1,
     memory: Annotated[bool, typer.Option("--memory/--no-memory", help="Measure peak memory and the KV cache.")] = True,
+    gguf: Annotated[
+        Path | None, typer.Option("--gguf", metavar="FILE", help="The LLM as a GGUF file, run by llama.cpp.")
+    ] = None,
+    gguf_type: Annotated[
+        str | None,
+        typer.Option("--gguf-type", metavar="TYPE", help="The same, random weights of the shape: q4_k_m, q8_0 ..."),
+    ] = None,
+    busy: Annotated[
+        bool, typer.Option("--busy", help="Measure llama.cpp even where other programs use its cores.")
+    ] = False,
     device: Device = "auto",
     dtype: Dtype = "auto",
     trust_remote_code: Trust = False,
@@ -234,6 +244,9 @@ def bench(
             repeats=repeats,
             warmup=warmup,
             memory=memory,
+            gguf=None if gguf is None else str(gguf),
+            gguf_type=gguf_type,
+            busy=busy,
             device=device,
             dtype=dtype,
             trust_remote_code=trust_remote_code,
@@ -265,7 +278,9 @@ def plan(
     dtype: Annotated[
         str,
         typer.Option(
-            "--dtype", callback=full_dtype, help="auto, float32, bfloat16, float16 (fp32, bf16, fp16) or int4."
+            "--dtype",
+            callback=full_dtype,
+            help="auto, float32, bfloat16, float16 (fp32, bf16, fp16), int4, or a GGUF type: q4_k_m, q8_0 ...",
         ),
     ] = "auto",
     trust_remote_code: Trust = False,

@@ -13,7 +13,8 @@ from hired import files, images
 from hired.cli import output, waiting
 from hired.cli.answering import Answer, How, answer, costs, pictures_of
 from hired.errors import HiredError, ImageError
-from hired.machine import peak_memory_mb, versions
+from hired.loading import Loaded
+from hired.machine import LLAMA, peak_memory_mb, versions
 from hired.pdf import DPI, check_dpi
 
 __all__ = ["MOST_PICTURES", "Settings", "read", "report", "run"]
@@ -32,6 +33,7 @@ class Settings:
     device: str = "auto"
     dtype: str = "auto"
     load: str | None = None
+    gguf: Path | None = None
     trust_remote_code: bool = False
     how: How = field(default_factory=How)
     dpi: float = DPI
@@ -46,6 +48,7 @@ class Settings:
             (self.chat, "--chat", "--json", self.as_json),
             (self.chat, "--chat", "--compare", self.compare),
             (self.compare, "--compare", "--view", self.view is not None),
+            (self.gguf is not None, "--gguf", "--load", self.load is not None),
         ):
             if given and wanted:
                 raise HiredError(f"{option} cannot be combined with {other}: leave one of them out")
@@ -92,7 +95,7 @@ def run(settings: Settings) -> None:
     if len(views) > 1:
         for path in views:
             _check_view(settings, path)
-    loaded = waiting.load(settings.model, settings.device, settings.dtype, settings.trust_remote_code, settings.load)
+    loaded = _load(settings)
     settings.how.check_for(loaded.processor, settings.question)
     if settings.compare:
         from hired.cli.compare import compare
@@ -111,6 +114,14 @@ def run(settings: Settings) -> None:
         chat(loaded, result, settings.how)
 
 
+def _load(settings: Settings) -> Loaded:
+    """The model, its language model from a GGUF file where one is named."""
+    common = settings.device, settings.dtype, settings.trust_remote_code
+    if settings.gguf is None:
+        return waiting.load(settings.model, *common, settings.load)
+    return waiting.load_file(settings.model, settings.gguf, *common, words=settings.how.reads_question)
+
+
 def report(settings: Settings, names: Sequence[str], result: Answer, memory: float | None) -> dict[str, Any]:
     """What ``--json`` prints.
 
@@ -123,12 +134,13 @@ def report(settings: Settings, names: Sequence[str], result: Answer, memory: flo
     return {
         "answer": result.text,
         "model": settings.model,
+        **({} if settings.gguf is None else {"gguf": str(settings.gguf)}),
         "budget": settings.how.budget,
         "images": pictures_of(result, names),
         "prompt_tokens": result.prompt_tokens,
         "timings_ms": result.timings_ms,
         "peak_memory_mb": memory,
-        "versions": versions(),
+        "versions": versions() if settings.gguf is None else versions(*LLAMA),
     }
 
 

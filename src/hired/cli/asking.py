@@ -52,6 +52,10 @@ def ask(
     device: Device = "auto",
     dtype: Dtype = "auto",
     load: Load = None,
+    gguf: Annotated[
+        Path | None,
+        typer.Option("--gguf", metavar="FILE", help="The LLM from a GGUF file, run by llama.cpp (needs its extra)."),
+    ] = None,
     trust_remote_code: Trust = False,
     dpi: Dpi = 144,
     view: Annotated[Path | None, typer.Option("--view", metavar="OUT.png", help="Also draw what was kept.")] = None,
@@ -69,6 +73,7 @@ def ask(
             device=device,
             dtype=dtype,
             load=load,
+            gguf=gguf,
             trust_remote_code=trust_remote_code,
             how=how,
             dpi=dpi,

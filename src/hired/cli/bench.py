@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from hired import files
 from hired.bench import Arm, Settings
+from hired.bench.quiet import SPARE
 from hired.cli import output
 from hired.loading.strangers import strangers
-from hired.machine import versions
+from hired.machine import LLAMA, versions
 
 if TYPE_CHECKING:
     from hired.bench.rows import Row
@@ -36,7 +37,8 @@ def run(settings: Settings, out: Sequence[Path], as_json: bool) -> None:
     # A shape is ours: what goes wrong with it is a mistake here, not in somebody's checkpoint.
     guard = contextlib.nullcontext() if settings.model is None else strangers(settings.model, "measure")
     with _progress() as tell, guard:
-        result = {**bench(settings, tell, output.warn_length), "versions": versions()}
+        found = bench(settings, tell, output.warn_length)
+        result = {**found, "versions": versions(*(LLAMA if settings.llama else ()))}
     output.deliver(
         lambda: print(json.dumps(result)) if as_json else _print(result),
         *(partial(_write, path, result) for path in out),
@@ -60,7 +62,14 @@ def _title(result: dict[str, Any]) -> str:
     images = list(dict.fromkeys("x".join(map(str, row["image"])) for row in rows))
     picture = f", {images[0]}" if len(images) == 1 else ""
     threads = f", {machine['threads']} threads" if machine["device"] == "cpu" else ""
-    return f"{result['subject']}{picture}, {machine['dtype']} on {device}{threads}"
+    return f"{result['subject']}{picture}, {_dtype(result)} on {device}{threads}"
+
+
+def _dtype(result: dict[str, Any]) -> str:
+    """Of what is measured: where llama.cpp runs the LLM, its file's type or name, and the encoder's."""
+    settings, dtype = result["settings"], result["machine"]["dtype"]
+    llm = settings["gguf_type"] or (settings["gguf"] and Path(settings["gguf"]).name)
+    return f"{llm} in llama.cpp, encoder {dtype}" if llm else str(dtype)
 
 
 def _print(result: dict[str, Any]) -> None:
@@ -109,8 +118,20 @@ def _print(result: dict[str, Any]) -> None:
         for row in rows
     ]
     output.table((*head, *rates), cells, "Whole answers, and memory")
-    if result["note"]:
-        print(f"\n{result['note']}")
+    for line in filter(None, (result["note"], _others(result))):
+        print(f"\n{line}")
+
+
+def _others(result: dict[str, Any]) -> str:
+    """How much of the machine other programs took, where llama.cpp was measured."""
+    used = result.get("others_cores", {}).get("during")
+    if used is None:
+        return ""
+    cores = result["machine"]["cores"]
+    wrong = used + result["machine"]["threads"] > cores + SPARE
+    return f"Other programs used {used:.2f} of {cores} cores meanwhile" + (
+        ": llama.cpp is far slower then than on a quiet machine, and these numbers say little." if wrong else "."
+    )
 
 
 def _names(row: Row, several: bool) -> tuple[str, ...]:

@@ -78,12 +78,14 @@ def run(settings: Settings, out: Sequence[Path] = ()) -> None:
     from hired.costs.shapes import config_of
 
     config = config_of(settings.model, settings.trust_remote_code)
+    dtype, gguf = _dtype(settings, config, asked.device)
     request = Request(
         sizes=sizes,
         batch=settings.batch,
         context=settings.context,
         new_tokens=settings.new_tokens,
-        dtype=_dtype(settings, config, asked.device),
+        dtype=dtype,
+        gguf=gguf,
         device="cuda" if asked.device.startswith("cuda") else "cpu",
         encoder_budget=encoder_budget,
     )
@@ -116,7 +118,20 @@ def _check(settings: Settings, out: Sequence[Path]) -> _Asked:
         files.check_writable(path)
     memory = None if settings.memory is None else _memory(settings.memory)
     ttft = None if settings.ttft is None else _seconds(settings.ttft)
+    if settings.calibrate and _gguf(settings) is not None:
+        raise HiredError(
+            f"--calibrate times PyTorch, and llama.cpp runs {settings.dtype}: give --tflops and --bandwidth, or measure"
+            " with hired bench --gguf-type"
+        )
     return _Asked(memory, ttft, _device(settings))
+
+
+def _gguf(settings: Settings) -> str | None:
+    """The type of a GGUF file, where `--dtype` names one."""
+    from hired.costs.quants import TYPES
+
+    name = settings.dtype.strip().lower()
+    return name if name in TYPES else None
 
 
 def _memory(text: str) -> float:
@@ -138,7 +153,7 @@ def _device(settings: Settings) -> str:
     kind = settings.device.partition(":")[0]
     if kind not in ("auto", "cpu", "cuda"):
         raise HiredError(f"device {settings.device!r} cannot be planned for: use auto, cpu or cuda")
-    if kind == "cpu":
+    if kind == "cpu" or (kind == "auto" and _gguf(settings) is not None):  # where llama.cpp runs the LLM
         return "cpu"
     import torch
 
@@ -149,16 +164,20 @@ def _device(settings: Settings) -> str:
     return settings.device
 
 
-def _dtype(settings: Settings, config: Any, device: str) -> str:
-    """The full name of the dtype; `auto` is the checkpoint's own, and what a device is fast in for a shape."""
-    if settings.dtype != "auto":
-        return full_dtype(settings.dtype)
+def _dtype(settings: Settings, config: Any, device: str) -> tuple[str, str | None]:
+    """(the full name of the dtype, the GGUF type of the LLM if it has one).
+
+    `auto`, and what goes with a GGUF file, is the checkpoint's own dtype, and for a shape what a device is fast in.
+    """
+    gguf = _gguf(settings)
+    if settings.dtype != "auto" and gguf is None:
+        return full_dtype(settings.dtype), None
     if settings.model == "tiny":
-        return "float32"
+        return "float32", gguf
     own = str(getattr(config, "dtype", None)).removeprefix("torch.")
     if own != "None":
-        return own
-    return "bfloat16" if device == "cpu" else "float16"
+        return own, gguf
+    return ("bfloat16" if device == "cpu" else "float16"), gguf
 
 
 def _rates(settings: Settings, asked: _Asked, estimator: Estimator, length: int) -> Rates | None:
@@ -167,7 +186,8 @@ def _rates(settings: Settings, asked: _Asked, estimator: Estimator, length: int)
 
     request = estimator.request
     if settings.tflops is not None and settings.bandwidth is not None:
-        return by_hand(estimator.config, request.dtype, request.batch, settings.tflops, settings.bandwidth)
+        given = settings.tflops, settings.bandwidth
+        return by_hand(estimator.config, request.dtype, request.batch, *given, request.gguf)
     if not settings.calibrate:
         return None
     with progress("Measuring this machine"):
@@ -210,8 +230,9 @@ def _print(settings: Settings, estimator: Estimator, result: dict[str, Any]) -> 
     request, rows = estimator.request, [estimator.at(row["budget"]) for row in result["results"]]
     count = len(request.sizes)
     pictures = f"{count} picture{'s' if count > 1 else ''} of {settings.image}"
+    dtype = request.dtype if request.gguf is None else f"{request.gguf} (encoder {request.dtype})"
     print(
-        f"{settings.model}, {request.dtype} on {request.device}: {pictures}, {request.context:,} text tokens,"
+        f"{settings.model}, {dtype} on {request.device}: {pictures}, {request.context:,} text tokens,"
         f" {request.new_tokens:,} new tokens, batch {request.batch}"
     )
     print(f"Weights {_gb(estimator.weights_bytes)}\n")
@@ -272,6 +293,11 @@ def _notes(estimator: Estimator, rows: list[Costs]) -> list[str]:
         notes.append(f"Memory includes up to {_gb(beside)} for Python, its libraries and pages kept back, estimated.")
     if request.dtype == "int4":
         notes.append("int4: NF4 in the linear layers of the LLM, a float32 scale for 64 weights; the rest in float16.")
+    if request.gguf is not None:
+        notes.append(
+            f"{request.gguf}: the LLM as llama.cpp's mixture of that name has it, its KV cache in float16 for a"
+            f" multiple of 256 tokens; encoder and projector in {request.dtype} in PyTorch."
+        )
     if estimator.rates is not None and estimator.rates.source == "given":
         notes.append("Times follow from --tflops and --bandwidth.")
     return notes

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
-from hired import loading
+from hired import files, loading
 
-__all__ = ["bar", "load", "progress", "share"]
+__all__ = ["bar", "load", "load_file", "progress", "share"]
 
 
 def load(
@@ -20,6 +21,24 @@ def load(
 
         transformers.utils.logging.set_verbosity_error()
         return loading.load(name, device, dtype, trust_remote_code, load)
+
+
+def load_file(
+    name: str,
+    file: Path,
+    device: str = "auto",
+    dtype: str = "auto",
+    trust_remote_code: bool = False,
+    words: bool = False,
+) -> loading.Loaded:
+    """As `hired.gguf.loaded.load`, with a spinner and transformers as in `load`."""
+    with progress(f"Loading {name} and {files.one_line(file)}"):
+        import transformers
+
+        from hired.gguf import loaded
+
+        transformers.utils.logging.set_verbosity_error()
+        return loaded.load(name, file, device, dtype, trust_remote_code, words)
 
 
 @contextlib.contextmanager

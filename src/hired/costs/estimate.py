@@ -9,7 +9,7 @@ from typing import Any
 
 from hired.core.budget import Budget, EncoderBudget
 from hired.core.layout import Layout
-from hired.costs import memory
+from hired.costs import memory, quants
 from hired.costs.flops import (
     LLM,
     attention_flops,
@@ -39,6 +39,8 @@ class Request:
         context: text tokens of a row's prompt.
         new_tokens: tokens generated of a row.
         dtype: a name in `hired.costs.memory.DTYPES`.
+        gguf: a name in `hired.costs.quants.TYPES` where llama.cpp runs the LLM from a file of that type, on the CPU;
+            `dtype` is then that of encoder and projector. None where PyTorch runs it all.
         device: "cpu" or "cuda", which differ in what they need beside tensors.
         encoder_budget: as in `hired.reduce`, or None.
         alpha: as in `hired.reduce`.
@@ -49,6 +51,7 @@ class Request:
     context: int = 2048
     new_tokens: int = 256
     dtype: str = "float16"
+    gguf: str | None = None
     device: str = "cpu"
     encoder_budget: EncoderBudget | None = None
     alpha: float = 0.5
@@ -56,6 +59,8 @@ class Request:
     def check(self) -> None:
         """Raises `HiredError` for what nobody can ask."""
         memory.value_bytes(self.dtype)
+        if self.gguf is not None:
+            self._check_gguf(self.gguf)
         for name, value, most in (
             ("pictures", len(self.sizes), 10**6),
             ("rows", self.batch, 10**6),
@@ -65,6 +70,15 @@ class Request:
         ):
             if not 1 <= value <= most:
                 raise HiredError(f"{value} {name}: use 1 to {most:,}")
+
+    def _check_gguf(self, type: str) -> None:
+        quants.check_type(type)
+        if self.dtype == "int4":
+            raise HiredError("int4 is PyTorch's: beside a GGUF file encoder and projector take another dtype")
+        if self.device != "cpu":
+            raise HiredError(f"the LLM of a GGUF file runs on the CPU: plan {type} with --device cpu")
+        if self.batch != 1:
+            raise HiredError(f"batch {self.batch}: llama.cpp is given one prompt at a time, use --batch 1 with {type}")
 
 
 @dataclass(frozen=True)
@@ -77,7 +91,7 @@ class Costs:
         tokens: visual tokens kept of one row. Exact.
         prompt_tokens: text and visual tokens of one row. Exact.
         length: tokens of one row when the last is generated. Exact.
-        weights_bytes, kv_bytes: exact. The cache holds `length` tokens.
+        weights_bytes, kv_bytes: exact. The cache holds `length` tokens; llama.cpp's, a multiple of 256 of them.
         activation_bytes: what the peak adds to weights and KV cache, estimated.
         process_bytes: on a CPU Python, its libraries and what the allocator keeps back, estimated; 0 on a GPU, whose
             allocator does not see its context.
@@ -139,7 +153,10 @@ class Estimator:
     @cached_property
     def weights_bytes(self) -> int:
         """Bytes of the weights."""
-        return memory.weight_bytes(self._model, self.request.dtype)
+        ask = self.request
+        if ask.gguf is None:
+            return memory.weight_bytes(self._model, ask.dtype)
+        return memory.tower_bytes(self._model, ask.dtype) + quants.stored_bytes(self.config, ask.gguf)
 
     @property
     def partitions(self) -> int:
@@ -172,8 +189,8 @@ class Estimator:
         prompt, rows = ask.context + tokens, ask.batch
         patches = sum(layout.partitions * layout.cells_per_partition for layout in self.layouts)
         untouched = all(parsed.allowance(layout) is None for layout in self.layouts)
-        peak, kv = self._peak(tokens, prompt)
-        process = memory.process_bytes(peak) if ask.device == "cpu" else 0
+        peak, kv, blocks = self._peak(tokens, prompt)
+        process = memory.process_bytes(blocks) if ask.device == "cpu" else 0
         costs = Costs(
             budget=budget,
             share=tokens / patches,
@@ -225,16 +242,27 @@ class Estimator:
         kept = [n for layout in self.layouts for n in narrowed(layout, budget, narrow, self.request.alpha)]
         return encoder_flops(self.config, self.partitions, used, narrow_after=after, kept=kept)
 
-    def _peak(self, tokens: int, prompt: int) -> tuple[int, int]:
-        """(bytes of activations and KV cache at their peak, bytes of the KV cache at the end)."""
+    def _peak(self, tokens: int, prompt: int) -> tuple[int, int, int]:
+        """Bytes of activations and KV cache at their peak, of that cache at the end, and of what PyTorch makes."""
         ask, config = self.request, self.config
+        if ask.gguf is not None:
+            return self._peak_gguf(tokens, prompt)
         full = memory.kv_bytes(config, ask.dtype, prompt + ask.new_tokens, ask.batch)
         filled = memory.kv_bytes(config, ask.dtype, prompt, ask.batch)
         encode = memory.encode_bytes(config, ask.dtype, self.partitions * ask.batch)
         prefill = filled + memory.prefill_bytes(config, ask.dtype, prompt, tokens, ask.batch)
         # A step of decoding copies one layer's keys or values to make room for the new ones.
         decode = full + full // (2 * LLM.of(config).layers)
-        return max(encode, prefill, decode), full
+        peak = max(encode, prefill, decode)
+        return peak, full, peak
+
+    def _peak_gguf(self, tokens: int, prompt: int) -> tuple[int, int, int]:
+        """The same where llama.cpp runs the LLM, whose context is made once the encoder is done."""
+        ask, config = self.request, self.config
+        cache = memory.context_bytes(config, prompt + ask.new_tokens)
+        encode = memory.encode_bytes(config, ask.dtype, self.partitions)
+        prefill = cache + memory.graph_bytes(config, ask.dtype, prompt, tokens)
+        return max(encode, prefill), cache, encode
 
     def _timed(self, costs: Costs, rates: Rates) -> Costs:
         """With times: every stage's FLOPs over its rate; the LM head and decoding read all their weights.
@@ -242,7 +270,7 @@ class Estimator:
         A layer of the encoder takes no less than with one partition, one of the LLM no less than for one token.
         """
         ask, llm = self.request, LLM.of(self.config)
-        head = llm.vocabulary * llm.hidden * memory.value_bytes(ask.dtype) / rates.bandwidth
+        head = memory.head_bytes(self.config, ask.dtype, ask.gguf) / rates.bandwidth
         mixed = llm.layers * attention_flops(llm, costs.prompt_tokens) * ask.batch
         partitions = self.partitions * ask.batch
         linear = costs.prefill_flops - mixed - 2 * llm.hidden * llm.vocabulary * ask.batch

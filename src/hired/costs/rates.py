@@ -11,7 +11,7 @@ from itertools import cycle
 from typing import Any
 
 from hired.costs.flops import LLM, Tower, attention_flops, embed_flops, encoder_flops
-from hired.costs.memory import value_bytes
+from hired.costs.memory import layer_bytes, value_bytes
 from hired.errors import HiredError
 
 __all__ = ["Rates", "by_hand", "calibrate"]
@@ -60,7 +60,7 @@ class Rates:
         return asdict(self)
 
 
-def by_hand(config: Any, dtype: str, batch: int, tflops: float, bandwidth: float) -> Rates:
+def by_hand(config: Any, dtype: str, batch: int, tflops: float, bandwidth: float, gguf: str | None = None) -> Rates:
     """Rates of a machine that is not at hand.
 
     Args:
@@ -69,6 +69,7 @@ def by_hand(config: Any, dtype: str, batch: int, tflops: float, bandwidth: float
         batch: rows decoded together.
         tflops: 10^12 FLOP/s that its matrix products reach; well below what the data sheet says.
         bandwidth: 10^9 bytes/s that its memory reaches.
+        gguf: a name in `hired.costs.quants.TYPES`: the LLM's weights as llama.cpp has them, its cache in float16.
 
     Raises:
         HiredError: a rate that no machine has.
@@ -77,8 +78,7 @@ def by_hand(config: Any, dtype: str, batch: int, tflops: float, bandwidth: float
         if not LEAST_RATE <= rate <= MOST_RATE:
             raise HiredError(f"{name} {rate:g}: use a number above 0, from {LEAST_RATE:g} to {MOST_RATE:g}")
     llm, size, flops, speed = LLM.of(config), value_bytes(dtype), tflops * 1e12, bandwidth * 1e9
-    weights = llm.layer_weights * (0.5625 if dtype == "int4" else size)
-    cached = 2 * llm.kv_heads * llm.head_dim * size * batch
+    cached = 2 * llm.kv_heads * llm.head_dim * (size if gguf is None else 2) * batch
     return Rates(
         encoder=flops,
         encoder_s=0.0,
@@ -86,7 +86,7 @@ def by_hand(config: Any, dtype: str, batch: int, tflops: float, bandwidth: float
         llm=flops,
         attention=flops,
         bandwidth=speed,
-        step_s=weights / speed,
+        step_s=layer_bytes(config, dtype, gguf) / speed,
         key_s=cached / speed,
         source="given",
     )

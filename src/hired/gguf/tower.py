@@ -14,7 +14,7 @@ from hired.loading.named import source_of
 from hired.loading.shards import Shards
 from hired.loading.strangers import quiet, strangers
 
-__all__ = ["load_tower", "processor_of"]
+__all__ = ["load_tower", "processor_of", "restore", "without_layers"]
 
 _PROCESSOR = "hired_processor"
 """Attribute of a tower that holds the processor it came with."""
@@ -78,7 +78,7 @@ def _tower(source: str, name: str, config: Any, dtype: str, words: bool) -> Any:
     left = {None, EMBEDDINGS} if words else {None}
     wanted = [each for each in shards.names if language_name(each) in left]
     shards.fetch(wanted)
-    small = _without_layers(config, words)
+    small = without_layers(config, words)
     model, info = type(meta_model(small)).from_pretrained(
         None,
         config=small,
@@ -89,14 +89,14 @@ def _tower(source: str, name: str, config: Any, dtype: str, words: bool) -> Any:
     )
     missing = [key for key in info["missing_keys"] if language_name(str(key)) in left]
     check_complete({**info, "missing_keys": missing}, name)
-    _restore(model.config, config)
+    restore(model.config, config)
     found = generation_settings(source)
     if found is not None:
         model.generation_config = found
     return model
 
 
-def _without_layers(config: Any, words: bool) -> Any:
+def without_layers(config: Any, words: bool) -> Any:
     """The configuration of the same model, whose language model has no layers and, without `words`, knows one token."""
     small = copy.deepcopy(config)
     small.tie_word_embeddings = True  # an LM head of its own would take memory
@@ -110,7 +110,7 @@ def _without_layers(config: Any, words: bool) -> Any:
     return small
 
 
-def _restore(small: Any, config: Any) -> None:
+def restore(small: Any, config: Any) -> None:
     """Lets a model's configuration tell of the whole checkpoint again."""
     small.tie_word_embeddings = config.tie_word_embeddings
     text, whole = small.get_text_config(), config.get_text_config()

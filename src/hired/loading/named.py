@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from hired.caching import cache_argument
 from hired.errors import ModelLoadError
-from hired.greedy import repaired
+from hired.greedy import repaired, turn
 from hired.loading.checkpoints import load_config, load_model, load_processor
 from hired.loading.devices import usable_device
 from hired.loading.quantized import check_load, quantization, usable_for
 from hired.loading.strangers import quiet, strangers
 from hired.machine import synchronize
 from hired.tiny import WEIGHTS
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["DTYPES", "Loaded", "load", "source_of"]
 
@@ -42,6 +47,27 @@ class Loaded:
     def synchronize(self) -> None:
         """Wait until the device has done what it was given, so that clocks tell the truth."""
         synchronize(self.model.device)
+
+    def turn(self, inputs: Mapping[str, Any], max_new_tokens: int, streamer: Any = None) -> tuple[Tensor, Any]:
+        """(1, prompt + new) int64 ids of a greedy answer, and what `further` wants for a question behind it.
+
+        Args:
+            inputs: What `hired.reduce` or `further` returned.
+            max_new_tokens: The longest answer.
+            streamer: Told of every token.
+        """
+        return turn(self.model, self.processor, inputs, max_new_tokens, streamer)
+
+    def further(self, ids: Tensor, cache: Any) -> Mapping[str, Any]:
+        """The inputs of a turn that follows another.
+
+        Args:
+            ids: (1, length) int64, what was said and what is asked now.
+            cache: What `turn` returned beside its ids; it is used up.
+        """
+        import torch
+
+        return {"input_ids": ids, "attention_mask": torch.ones_like(ids), cache_argument(self.model): cache}
 
 
 def load(
