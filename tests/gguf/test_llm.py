@@ -120,6 +120,25 @@ def test_the_three_lines(tmp_path: Path) -> None:
             assert torch.equal(llm.generate(hired.reduce(tower, inputs, budget), max_new_tokens=8), wanted)
 
 
+def test_a_tower_brings_its_processor(tmp_path: Path) -> None:
+    """Stop strings need no vocabulary in the file then."""
+    model, processor = shipped()
+    path = tmp_path / "tiny.gguf"
+    gguf.export(model, None, path, "f32")
+    tower, own = gguf.load_tower("tiny", device="cpu")
+    page, (question, _, _) = pages(1)[0]
+    content = [{"type": "image"}, {"type": "text", "text": question}]
+    prompt = own.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    inputs = own(text=prompt, images=page.image, return_tensors="pt")
+    start = inputs["input_ids"].shape[1]
+    whole = model.generate(**inputs, max_new_tokens=8, do_sample=False)[0, start:]
+    with gguf.LLM(path, threads=1) as llm:
+        stop = processor.decode(whole[:1])
+        assert llm.generate(hired.reduce(tower, inputs, 1.0), max_new_tokens=8, stop=stop)[0, start:].tolist() == [
+            int(whole[0])
+        ]
+
+
 @pytest.mark.parametrize("name", ["llava", "qwen3_vl"])
 def test_prompts_longer_than_what_is_computed_at_once(name: str, engine: Any) -> None:
     """More text and more visual tokens than fit into one batch."""

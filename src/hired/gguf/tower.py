@@ -62,7 +62,9 @@ def load_tower(
         with strangers(name, "load the vision encoder of"):
             tower = _tower(source, name, config, kind, words)
         with strangers(name, f"move to {place} the vision encoder of"):
-            return tower.to(place).eval(), processor
+            tower = tower.to(place).eval()
+        setattr(tower, _PROCESSOR, processor)
+        return tower, processor
 
 
 def processor_of(tower: Any) -> Any:
