@@ -17,10 +17,10 @@ from vllm.model_executor.models.llava_next import (
 )
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
-from hired.errors import InputsError, UnsupportedModelError
+from hired.errors import InputsError
 from hired.vllm.encoding import PrunedEncoder
 from hired.vllm.processing import FIELD, PrunedInfo, PrunedProcessor
-from hired.vllm.settings import Settings
+from hired.vllm.starting import check_engine, started
 
 
 class Pruned:
@@ -41,21 +41,12 @@ class Pruned:
         """Builds the model.
 
         Raises:
-            BudgetError: settings out of range.
-            UnsupportedModelError: an encoder that HiRED cannot read, or adapters inside it.
+            StartError: settings out of range, or a set-up that goes around the budget.
+            UnsupportedModelError: an encoder that HiRED cannot read.
         """
+        settings = check_engine(vllm_config)
         super().__init__(vllm_config=vllm_config, prefix=prefix)  # type: ignore[call-arg]
-        settings = Settings.of(vllm_config.model_config.hf_config)
-        if settings is None:
-            self.pruned = None
-            return
-        lora = vllm_config.lora_config
-        if lora is not None and lora.enable_tower_connector_lora:
-            raise UnsupportedModelError(
-                "LoRA adapters inside the vision encoder are not supported with a budget: leave out"
-                " --enable-tower-connector-lora"
-            )
-        self.pruned = PrunedEncoder(self, settings, vllm_config.scheduler_config)
+        self.pruned = None if settings is None else PrunedEncoder(self, settings, vllm_config.scheduler_config)
 
     def embed_multimodal(self, **kwargs: object) -> Any:
         """Embeddings of the pictures of one step."""
@@ -107,7 +98,7 @@ def with_processor(stock: Any, info: Any, processor: Any) -> Any:
     factories = stock._processor_factory
 
     def make_info(ctx: Any) -> Any:
-        return factories.info(ctx) if Settings.of(ctx.get_hf_config()) is None else info(ctx)
+        return factories.info(ctx) if started(ctx.model_config) is None else info(ctx)
 
     def make_processor(made: Any, dummies: Any) -> Any:
         return processor(made, dummies) if isinstance(made, PrunedInfo) else factories.processor(made, dummies)
