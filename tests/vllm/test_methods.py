@@ -10,6 +10,7 @@ from hired.core.budget import Budget
 from hired.costs.shapes import config_of
 from hired.methods import METHODS
 from hired.vllm.encoding import PrunedEncoder
+from hired.vllm.geometry import geometry_of
 from hired.vllm.settings import SERVABLE, Settings
 from tests.vllm.support import Case, answer, clear, close, features_of, generate, model_of, noisy, request, watched
 
@@ -25,9 +26,10 @@ def test_those_that_cannot_be_served() -> None:
 def test_layers_are_counted_as_the_whole_encoder_has_them() -> None:
     """vLLM loads the layers that are used only; the one half-way stays where it is."""
     config = config_of("llava-1.5-7b")
-    model = SimpleNamespace(config=config, encoder_layers=lambda: [SimpleNamespace(self_attn=n) for n in range(23)])
+    layers = [SimpleNamespace(self_attn=n) for n in range(23)]
+    model = SimpleNamespace(attends="self_attn", encoder_layers=lambda: layers)
     scheduler = SimpleNamespace(max_num_encoder_input_tokens=576, max_num_seqs=1)
-    encoder = PrunedEncoder(model, Settings(Budget.parse(0.2)), scheduler).encoder
+    encoder = PrunedEncoder(model, Settings(Budget.parse(0.2)), geometry_of(config), scheduler).encoder
     assert (encoder.first, encoder.middle, encoder.last) == (0, 9, 22)
 
 

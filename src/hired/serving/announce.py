@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from hired.serving.capacity import TEXT, rows
-from hired.vllm.geometry import geometry_of
 from hired.vllm.settings import Settings
 
 __all__ = ["Announce"]
@@ -51,7 +50,9 @@ def fitting(config: Any) -> list[str]:
     lines = [
         f"HiRED: {which} has room for {tokens:,} tokens. Requests of one picture and {TEXT} other tokens that fit:"
     ]
-    for row in rows(geometry_of(model.hf_config), settings.budget):
+    from vllm.multimodal import MULTIMODAL_REGISTRY
+
+    for row in rows(MULTIMODAL_REGISTRY.get_processing_info(model).geometry, settings.budget):
         before, after = row.fit(tokens, cache.block_size, model.max_model_len)
         size, kept = "x".join(map(str, row.size)), "refused" if row.kept is None else f"{row.kept:,}"
         lines.append(

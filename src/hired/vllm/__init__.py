@@ -10,9 +10,9 @@ from hired.vllm.versions import TESTED, in_range
 __all__ = ["ARCHITECTURES", "PREFIX", "TESTED", "register"]
 
 ARCHITECTURES: dict[str, str] = {
-    "LlavaNextForConditionalGeneration": "hired.vllm.models:HiredLlavaNext",
-    "LlavaForConditionalGeneration": "hired.vllm.models:HiredLlava",
-    "LlavaOnevisionForConditionalGeneration": "hired.vllm.onevision:HiredLlavaOnevision",
+    "LlavaNextForConditionalGeneration": "hired.vllm.families.llava_next:HiredLlavaNext",
+    "LlavaForConditionalGeneration": "hired.vllm.families.llava:HiredLlava",
+    "LlavaOnevisionForConditionalGeneration": "hired.vllm.families.llava_onevision:HiredLlavaOnevision",
 }
 """Architectures that can be pruned, as `config.json` names them, and our class for each."""
 
