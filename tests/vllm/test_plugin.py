@@ -36,7 +36,7 @@ def test_importing_it_imports_nothing_heavy() -> None:
 def test_registering_twice_changes_nothing_and_imports_no_model() -> None:
     code = (
         "import sys; from hired.vllm import register; register(); register();"
-        "heavy = ('hired.vllm.models', 'vllm.model_executor.models.llava');"
+        "heavy = ('hired.vllm.models', 'hired.vllm.families', 'vllm.model_executor.models.llava');"
         "print(*[name for name in sys.modules if name.startswith(heavy)])"
     )
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

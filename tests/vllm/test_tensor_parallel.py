@@ -2,8 +2,10 @@
 
 from typing import Any
 
+import pytest
 import torch
 
+from hired.vllm.families.qwen import CHANNELS
 from tests.vllm.support import Case, answer, clear, features_of, generate, noisy, request
 
 BUDGET = 0.3
@@ -109,3 +111,30 @@ def test_every_rank_keeps_what_the_library_keeps(engine: Any, cases: dict[str, C
     generate(llm, requests)
     (one, _), (other, _) = llm.apply_model(seen)
     assert one == other != right["hired"]
+
+
+@pytest.mark.parametrize("mode", ["weights", "data"])
+def test_pictures_in_one_sequence(engine: Any, cases: dict[str, Case], mode: str) -> None:
+    """Of several sequences in one every rank has its own heads, or all of all of them."""
+    case = cases["qwen2_5_vl"]
+    asked = [(noisy([size])[0], question) for size, question in ASKED]
+    llm = engine(
+        case,
+        {"budget": BUDGET},
+        tensor_parallel_size=2,
+        distributed_executor_backend="mp",
+        mm_encoder_tp_mode=mode,
+    )
+    llm.apply_model(watch)
+    requests = [request(case, [picture], question) for picture, question in asked]
+    expected = [answer(case, [picture], question, BUDGET) for picture, question in asked]
+    assert generate(llm, requests) == [tokens for tokens, _ in expected]
+    reduced = sorted((each for _, each in expected), key=lambda each: each.selection[0].rows)
+    rows, features = [each.selection[0].rows for each in reduced], torch.cat([*map(features_of, reduced)]).tolist()
+    for kept, made in llm.apply_model(seen):
+        assert kept == rows
+        assert near([row[:-CHANNELS] for row in made], features)
+    llm.apply_model(without_gathering)
+    clear(llm)
+    generate(llm, requests)
+    assert [kept == rows for kept, _ in llm.apply_model(seen)] == [mode == "data"] * 2

@@ -8,9 +8,8 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from hired.serving.capacity import TEXT, rows
-from hired.vllm.geometry import geometry_of
 from hired.vllm.metrics import LOG, REQUEST_LOG, Totals, totals
-from hired.vllm.settings import Settings
+from hired.vllm.starting import started
 
 __all__ = ["EVERY", "Announce"]
 
@@ -79,15 +78,15 @@ def told(before: Totals, now: Totals, every: float) -> str:
 def fitting(config: Any) -> list[str]:
     """Lines that say how many requests fit the KV cache of an engine with this `VllmConfig`, pruned and not."""
     model, cache = config.model_config, config.cache_config
-    settings = Settings.of(model.hf_config)
-    tokens = cache.kv_cache_size_tokens
-    if settings is None or not tokens:
+    found, tokens = started(model), cache.kv_cache_size_tokens
+    if found is None or not tokens:
         return []
+    settings, geometry = found
     which = "the KV cache" if config.parallel_config.data_parallel_size == 1 else "each replica's KV cache"
     lines = [
         f"HiRED: {which} has room for {tokens:,} tokens. Requests of one picture and {TEXT} other tokens that fit:"
     ]
-    for row in rows(geometry_of(model.hf_config), settings.budget):
+    for row in rows(geometry, settings.budget):
         before, after = row.fit(tokens, cache.block_size, model.max_model_len)
         size, kept = "x".join(map(str, row.size)), "refused" if row.kept is None else f"{row.kept:,}"
         lines.append(

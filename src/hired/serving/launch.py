@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from hired.errors import BudgetError, HiredError, MissingDependencyError, ModelLoadError, UnsupportedModelError
+from hired.families import family_for
+from hired.families.base import Limits
 from hired.families.checking import check_config
 from hired.loading.checkpoints import load_model, load_processor
 from hired.loading.strangers import strangers
 from hired.vllm import ARCHITECTURES, PREFIX
-from hired.vllm.geometry import Geometry, geometry_of
+from hired.vllm.geometry import Geometry, geometry_of, limits_of
 from hired.vllm.settings import Settings
 from hired.vllm.starting import SetUp, check_options, encoder_options
 from hired.vllm.versions import check
@@ -117,7 +119,7 @@ def prepare(
     if settings is None:
         raise BudgetError("a server needs a budget")
     with strangers(str(arguments.model_tag), "lay out the pictures of"):
-        geometry = geometry_of(config)
+        geometry = geometry_of(config, _limits(arguments, config))
     settings.budget.allowance(geometry.largest)
     if arguments.model_tag != "tiny":
         _check_files(arguments)
@@ -209,6 +211,18 @@ def _config(arguments: Namespace, overrides: dict[str, Any]) -> Any:
         else:
             setattr(config, key, value)
     return config
+
+
+def _limits(arguments: Namespace, config: Any) -> Limits | None:
+    """Those of the checkpoint's image processor, for a family that has such limits."""
+    family = family_for(config.model_type, _shown(arguments))
+    if family.limited is None:
+        return None
+    from transformers import AutoImageProcessor
+
+    source = str(Path(arguments.model_tag).expanduser())
+    processor = AutoImageProcessor.from_pretrained(source, revision=arguments.revision, token=arguments.hf_token)
+    return limits_of(family, processor, arguments.mm_processor_kwargs or {})
 
 
 def _check_files(arguments: Namespace) -> None:

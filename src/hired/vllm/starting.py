@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 from hired.errors import BudgetError, HiredError
-from hired.vllm.geometry import Geometry, geometry_of
+from hired.vllm.geometry import Geometry
 from hired.vllm.settings import REQUEST_KEY, Settings
 
 DRAFTERS = ("ngram", "ngram_gpu", "suffix")
@@ -180,12 +180,14 @@ class _Same:
 
 @lru_cache(maxsize=8)
 def _started(key: _Same) -> tuple[Settings, Geometry] | None:
+    from hired.vllm.limits import served_geometry  # imports vLLM, which `SetUp` does not need
+
     model_config = key.held
     with starting():
         settings = Settings.of(model_config.hf_config)
         if settings is None:
             return None
         check_options(getattr(model_config.multimodal_config, "mm_processor_kwargs", None))
-        geometry = geometry_of(model_config.hf_config)
+        geometry = served_geometry(model_config)
         settings.budget.allowance(geometry.largest)
     return settings, geometry
