@@ -10,6 +10,7 @@ to be sent twice. It ends with 1 where an answer is missing or another. All traf
 
 import argparse
 import base64
+import http.client
 import io
 import json
 import os
@@ -141,10 +142,11 @@ def ask(address: str, bodies: list[bytes], concurrency: int, hook: Callable[[int
         for trial in range(TRIES):
             try:
                 asked.answers[index] = post(address, bodies[index])
-            except (OSError, KeyError, ValueError) as error:
+            except (OSError, KeyError, ValueError, http.client.HTTPException) as error:
+                told = error.read().decode() if isinstance(error, urllib.error.HTTPError) else ""
                 with lock:
                     asked.again += trial == 0
-                    asked.errors.append(" ".join(str(error).split())[:200])
+                    asked.errors.append(" ".join(f"{type(error).__name__} {error} {told}".split())[:300])
                 time.sleep(1)
                 continue
             with lock:
