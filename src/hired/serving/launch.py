@@ -21,6 +21,7 @@ from hired.loading.strangers import strangers
 from hired.vllm import ARCHITECTURES, PREFIX
 from hired.vllm.geometry import Geometry, geometry_of, limits_of
 from hired.vllm.settings import Settings
+from hired.vllm.starting import SetUp, check_options, encoder_options
 from hired.vllm.versions import check
 
 __all__ = ["Server", "prepare", "require_vllm"]
@@ -93,6 +94,7 @@ def prepare(
             or cannot be served.
         ModelLoadError: no model, or none whose configuration can be read.
         UnsupportedModelError: a model or a vLLM that the plugin does not prune.
+        StartError: options that go around the budget.
         HiredError: options that would serve the model unpruned, or a plugin that vLLM did not load.
         MissingDependencyError: vLLM is not installed.
     """
@@ -130,11 +132,10 @@ def prepare(
 def _parse(words: Sequence[str]) -> Namespace:
     """vLLM's reading of its own options; wrong ones end the program as they end `vllm serve`."""
     from vllm.entrypoints.cli.serve import ServeSubcommand
-    from vllm.entrypoints.serve.utils.api_utils import cli_env_setup
     from vllm.logger import configure_logging_from_args
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
-    cli_env_setup()
+    _set_up()
     parser, serve = FlexibleArgumentParser(prog="hired"), ServeSubcommand()
     serve.subparser_init(parser.add_subparsers())
     try:
@@ -150,17 +151,27 @@ def _parse(words: Sequence[str]) -> Namespace:
     return arguments  # type: ignore[no-any-return]
 
 
+def _set_up() -> None:
+    """The environment of a command of vLLM's."""
+    try:
+        from vllm.entrypoints.common.startup import cli_env_setup
+    except ImportError:  # vLLM before 0.33
+        from vllm.entrypoints.serve.utils.api_utils import cli_env_setup
+    cli_env_setup()
+
+
 def _refuse(arguments: Namespace) -> None:
-    """Refuses options with which the plugin would not prune; the engine refuses them too, less plainly."""
+    """Refuses options with which the plugin would not prune; the engine refuses them too, after more time."""
     if arguments.model_impl not in ("auto", "vllm"):
         raise HiredError(f"--model-impl {arguments.model_impl} would serve every token: leave it out")
-    if arguments.enable_mm_embeds:
-        raise HiredError("embeddings of pictures cannot be pruned: leave out --enable-mm-embeds")
-    if arguments.enable_tower_connector_lora:
-        raise HiredError(
-            "LoRA adapters inside the vision encoder are not supported with a budget: leave out"
-            " --enable-tower-connector-lora"
-        )
+    SetUp(
+        stages=arguments.pipeline_parallel_size,
+        drafter=(arguments.speculative_config or {}).get("method"),
+        encoder=encoder_options(arguments.compilation_config),
+        adapters=arguments.enable_tower_connector_lora,
+        embeds=arguments.enable_mm_embeds,
+    ).check()
+    check_options(arguments.mm_processor_kwargs)
 
 
 def _overrides(arguments: Namespace) -> dict[str, Any]:

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from hired.core.layout import Layout
-from hired.errors import InputsError, UnsupportedModelError
+from hired.errors import InputsError
 from hired.vllm.encoding import PrunedEncoder
 from hired.vllm.processing import FIELD, PrunedInfo
-from hired.vllm.settings import Settings
+from hired.vllm.starting import check_engine, started
 
 
 class Pruned:
@@ -32,22 +32,12 @@ class Pruned:
         """Builds the model.
 
         Raises:
-            BudgetError: settings out of range.
-            UnsupportedModelError: an encoder that HiRED cannot read, or adapters inside it.
+            StartError: settings out of range, or a set-up that goes around the budget.
+            UnsupportedModelError: an encoder that HiRED cannot read.
         """
+        found = check_engine(vllm_config)
         super().__init__(vllm_config=vllm_config, prefix=prefix)  # type: ignore[call-arg]
-        settings = Settings.of(vllm_config.model_config.hf_config)
-        if settings is None:
-            self.pruned = None
-            return
-        lora = vllm_config.lora_config
-        if lora is not None and lora.enable_tower_connector_lora:
-            raise UnsupportedModelError(
-                "LoRA adapters inside the vision encoder are not supported with a budget: leave out"
-                " --enable-tower-connector-lora"
-            )
-        geometry = MULTIMODAL_REGISTRY.get_processing_info(vllm_config.model_config).geometry
-        self.pruned = PrunedEncoder(self, settings, geometry, vllm_config.scheduler_config)
+        self.pruned = None if found is None else PrunedEncoder(self, *found, vllm_config.scheduler_config)
 
     def embed_multimodal(self, **kwargs: object) -> Any:
         """Embeddings of the pictures of one step."""
@@ -117,7 +107,7 @@ def with_processor(stock: Any, info: Any, processor: Any) -> Any:
     factories = stock._processor_factory
 
     def make_info(ctx: Any) -> Any:
-        return factories.info(ctx) if Settings.of(ctx.get_hf_config()) is None else info(ctx)
+        return factories.info(ctx) if started(ctx.model_config) is None else info(ctx)
 
     def make_processor(made: Any, dummies: Any) -> Any:
         return processor(made, dummies) if isinstance(made, PrunedInfo) else factories.processor(made, dummies)

@@ -13,15 +13,15 @@ from vllm.multimodal.processing import ProcessorInputs, PromptReplacement
 from hired.core.budget import Budget
 from hired.core.layout import Layout
 from hired.costs.tokens import kept_tokens
-from hired.errors import BudgetError, InputsError
+from hired.errors import InputsError
 from hired.families.base import Size
 from hired.vllm.geometry import Geometry
 from hired.vllm.limits import served_geometry
-from hired.vllm.metrics import count
+from hired.vllm.metrics import REQUEST_LOG, count
 from hired.vllm.settings import REQUEST_KEY, Settings, read, written
+from hired.vllm.starting import StartError, started
 
-# Below vLLM's logger, so that its handlers and its level apply.
-logger = init_logger("vllm.hired")
+logger = init_logger(REQUEST_LOG)
 
 FIELD = "hired_image"
 """The field of a picture's processed data that says (width, height, visual tokens to keep) and the limits of the
@@ -47,30 +47,17 @@ class PrunedInfo:
     ctx: Any
 
     def __init__(self, ctx: Any) -> None:
-        """Checks settings and model, once for each process of vLLM's.
+        """Takes what `hired.vllm.starting` has checked.
 
         Raises:
-            BudgetError: settings out of range, or a budget that leaves nothing of the largest picture.
+            StartError: as `hired.vllm.starting.started`, or a model without settings.
             UnsupportedModelError: an encoder that HiRED cannot read.
-            InputsError: vLLM is set up in a way that would get around the budget.
         """
         super().__init__(ctx)  # type: ignore[call-arg]
-        config = ctx.get_hf_config()
-        settings = Settings.of(config)
-        if settings is None:
-            raise BudgetError('the configuration has no entry "hired"')
-        multimodal = ctx.get_mm_config()
-        if REQUEST_KEY in (multimodal.mm_processor_kwargs or {}):
-            raise BudgetError(
-                f"{REQUEST_KEY} is for requests: the server's budget goes into"
-                ' --hf-overrides \'{"hired": {"budget": ...}}\''
-            )
-        if multimodal.enable_mm_embeds:
-            raise InputsError(
-                "embeddings of pictures come without attention and cannot be pruned: leave out --enable-mm-embeds"
-            )
-        self.settings, self.geometry = settings, served_geometry(ctx.model_config)
-        settings.budget.allowance(self.geometry.largest)
+        found = started(ctx.model_config)
+        if found is None:
+            raise StartError('the configuration has no entry "hired"')
+        self.settings, self.geometry = found
 
     def geometry_under(self, options: Mapping[str, object]) -> Geometry:
         """The layouts of pictures under a request's `mm_processor_kwargs`, ours left out."""
