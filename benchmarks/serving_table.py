@@ -39,7 +39,7 @@ def tables(paths: list[Path] | None = None) -> str:
         machine, settings = content["machine"], content["settings"]
         name = content["subject"] + (", random weights" if content["random_weights"] else "")
         device = "CPU" if machine["device"] == "cpu" else machine["device"]
-        lines = _lines([median(rows) for rows in by_arm(content["arms"])])
+        lines = table([median(rows) for rows in by_arm(content["arms"])])
         rounds = max(row.get("round", 0) for row in content["arms"]) + 1
         versions = ", ".join(f"{key} {value}" for key, value in content["versions"].items())
         parts.append(
@@ -72,7 +72,8 @@ def median(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return {**rows[0], **{key: statistics.median(held) for key, held in numbers.items()}}
 
 
-def _lines(rows: list[dict[str, Any]]) -> list[str]:
+def table(rows: list[dict[str, Any]]) -> list[str]:
+    """The lines of one table; a column that no row has is left out."""
     columns = [(name, [_cell(show, row) for row in rows]) for name, show in COLUMNS.items()]
     held = [(name, cells) for name, cells in columns if any(cells)]
     heads, cells = zip(*held, strict=True)

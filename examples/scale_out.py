@@ -10,6 +10,7 @@ to be sent twice. It ends with 1 where an answer is missing or another. All traf
 
 import argparse
 import base64
+import http.client
 import io
 import json
 import os
@@ -92,14 +93,15 @@ def main() -> int:
         before = [served(address) for address in addresses]
         together = ask(front, bodies, settings.concurrency)
         shares = [served(address) - count for address, count in zip(addresses, before, strict=True)]
-        third, killed = settings.requests // 3, threading.Event()
+        third = settings.requests // 3
 
         def kill(answered: int) -> None:
             if answered == third:
                 os.killpg(replicas[0].pid, signal.SIGKILL)
-                killed.set()
+                replicas[0].wait(30)
 
         under = ask(front, bodies, settings.concurrency, kill)
+        left = sum(replica.poll() is None for replica in replicas)
         after = ask(front, bodies[: settings.concurrency], settings.concurrency)
     said = {
         "requests": settings.requests,
@@ -108,6 +110,7 @@ def main() -> int:
         "by each replica": shares,
         "same answers": together.answers == alone.answers,
         "a replica was killed after": third,
+        "replicas left": left,
         "answered while it was killed": count(under),
         "sent more than once": under.again,
         "same answers as before": under.answers == alone.answers,
@@ -116,7 +119,12 @@ def main() -> int:
     }
     print(json.dumps(said, indent=2))
     whole = [None not in asked.answers for asked in (alone, together, under, after)]
-    fine = all(whole) and alone.answers == together.answers == under.answers and all(shares) and killed.is_set()
+    fine = (
+        all(whole)
+        and alone.answers == together.answers == under.answers
+        and all(shares)
+        and left == settings.replicas - 1
+    )
     return 0 if fine else 1
 
 
@@ -141,10 +149,11 @@ def ask(address: str, bodies: list[bytes], concurrency: int, hook: Callable[[int
         for trial in range(TRIES):
             try:
                 asked.answers[index] = post(address, bodies[index])
-            except (OSError, KeyError, ValueError) as error:
+            except (OSError, KeyError, ValueError, http.client.HTTPException) as error:
+                told = error.read().decode() if isinstance(error, urllib.error.HTTPError) else ""
                 with lock:
                     asked.again += trial == 0
-                    asked.errors.append(" ".join(str(error).split())[:200])
+                    asked.errors.append(" ".join(f"{type(error).__name__} {error} {told}".split())[:300])
                 time.sleep(1)
                 continue
             with lock:
