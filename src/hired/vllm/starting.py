@@ -180,7 +180,6 @@ class _Same:
 
 @lru_cache(maxsize=8)
 def _started(key: _Same) -> tuple[Settings, Geometry] | None:
-
     model_config = key.held
     with starting():
         settings = Settings.of(model_config.hf_config)
