@@ -45,6 +45,7 @@ MODELS: dict[str, Callable[[], tuple[Any, Any]]] = {
     "llava_next": lambda: (models.shared("llava_next"), models.processor("llava_next")),
     "llava": lambda: (models.shared("llava"), models.processor("llava")),
     "llava_onevision": onevision,
+    "internvl": lambda: (models.shared("internvl"), models.processor("internvl")),
     "qwen2_vl": lambda: (models.shared("qwen2_vl"), models.processor("qwen2_vl")),
     "qwen2_5_vl": lambda: (models.shared("qwen2_5_vl"), models.processor("qwen2_5_vl")),
     "qwen3_vl": qwen3,

@@ -47,7 +47,7 @@ def questions(case: Case) -> list[tuple[list[Any], str, float | None]]:
     return [*asked, (pictures[:3], "b:", None), (pictures[1:3], "b:", 0.1), ([pictures[0]], "total c?", 3)]
 
 
-@pytest.mark.parametrize("name", ["tiny", "llava_next", "llava", "llava_onevision", *QWEN])
+@pytest.mark.parametrize("name", ["tiny", "llava_next", "llava", "llava_onevision", "internvl", *QWEN])
 def test_same_tokens_and_same_kept_rows_as_the_library(engine: Any, cases: dict[str, Case], name: str) -> None:
     case = cases[name]
     llm = engine(case, {"budget": BUDGET}, max_num_batched_tokens=64, enable_prefix_caching=True)

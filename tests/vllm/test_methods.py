@@ -16,7 +16,7 @@ from tests.vllm.support import Case, answer, clear, close, features_of, generate
 
 BUDGETS: dict[str, float] = {
     "llava_next": 40,
-    **dict.fromkeys(("llava", "llava_onevision", "qwen2_5_vl", "qwen3_vl"), 0.3),
+    **dict.fromkeys(("llava", "llava_onevision", "internvl", "qwen2_5_vl", "qwen3_vl"), 0.3),
 }
 """Under 40 tokens the smallest picture stays whole beside others that are cut."""
 SIZES = [(64, 64), (90, 31), (20, 20)]

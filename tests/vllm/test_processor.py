@@ -11,6 +11,7 @@ from prometheus_client import REGISTRY
 from transformers import CLIPVisionConfig, PixtralVisionConfig, SiglipVisionConfig
 from vllm.config import ModelConfig
 from vllm.exceptions import VLLMValidationError
+from vllm.model_executor.models.interns1 import InternS1ForConditionalGeneration
 from vllm.model_executor.models.llava import LlavaForConditionalGeneration
 from vllm.model_executor.models.llava_next import LlavaNextForConditionalGeneration
 from vllm.model_executor.models.llava_onevision import LlavaOnevisionForConditionalGeneration
@@ -30,7 +31,7 @@ from hired.vllm.starting import StartError
 from tests.support.pictures import noise
 from tests.vllm.support import QWEN, Case, prompt
 
-STOCK = {
+STOCK: dict[str, Any] = {"InternVLForConditionalGeneration": InternS1ForConditionalGeneration} | {
     each.__name__: each
     for each in (
         LlavaNextForConditionalGeneration,
@@ -58,7 +59,7 @@ SIZES = [
     (250, 81),
     (81, 250),
 ]
-SERVED = ["tiny", "llava_next", "llava", "llava_onevision", *QWEN]
+SERVED = ["tiny", "llava_next", "llava", "llava_onevision", "internvl", *QWEN]
 
 
 def configured(case: Case, hired: Any = None, **settings: Any) -> ModelConfig:
@@ -120,7 +121,7 @@ def test_placeholders_are_what_the_library_keeps(cases: dict[str, Case], name: s
     pictures = [noise(size, seed) for seed, size in enumerate(SIZES)]
     inputs = case.processor(text=prompt(case, pictures, "b:"), images=pictures, return_tensors="pt")
     if budget == 0.1:  # more where the smallest picture has few tokens
-        budget = {"llava": 0.2, **dict.fromkeys(QWEN, 0.25)}.get(name, budget)
+        budget = {"llava": 0.2, **dict.fromkeys(("internvl", *QWEN), 0.25)}.get(name, budget)
     expected = [entry.tokens_kept for entry in hired.reduce(case.model, inputs, budget).selection]
     made = processor(case, budget)
     processed = process(made, case, SIZES)

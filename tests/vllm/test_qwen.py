@@ -17,6 +17,7 @@ from hired.families import family_for
 from hired.families.native import native_layout
 from hired.vllm.families import qwen
 from hired.vllm.geometry import NativeGeometry, geometry_of, limits_of
+from hired.vllm.starting import StartError
 from tests.support.models import shared
 from tests.support.pictures import noise
 from tests.vllm.support import QWEN, Case, answer, clear, generate, model_of, noisy, prompt, request
@@ -159,3 +160,27 @@ def test_compiled(engine: Any, cases: dict[str, Case], name: str) -> None:
 def test_native_geometry_is_for_native_families() -> None:
     assert isinstance(geometry_of(shared("qwen3_vl").config, LIMITS), NativeGeometry)
     assert type(geometry_of(shared("llava").config)).__name__ == "Geometry"
+
+
+@pytest.mark.parametrize(("given", "message"), [("micro", "--enable-dbo"), ("videos", "--video-pruning-rate")])
+def test_what_changes_positions_is_refused(
+    cases: dict[str, Case], monkeypatch: pytest.MonkeyPatch, given: str, message: str
+) -> None:
+    class Stock:
+        def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
+            built.append(vllm_config)
+
+    class Model(qwen.Qwen, Stock):
+        pass
+
+    built: list[Any] = []
+    rate = {"video_pruning_rate": 0.5} if given == "videos" else {}
+    for budget in (None, {"budget": 0.5}):
+        model = configured(cases["qwen2_5_vl"], budget, **rate)
+        config = SimpleNamespace(model_config=model, parallel_config=SimpleNamespace(use_ubatching=given == "micro"))
+        if budget is None:
+            Model(vllm_config=config)
+            assert built == [config]
+            continue
+        with pytest.raises(StartError, match=message):
+            Model(vllm_config=config)

@@ -13,6 +13,7 @@ ARCHITECTURES: dict[str, str] = {
     "LlavaNextForConditionalGeneration": "hired.vllm.families.llava_next:HiredLlavaNext",
     "LlavaForConditionalGeneration": "hired.vllm.families.llava:HiredLlava",
     "LlavaOnevisionForConditionalGeneration": "hired.vllm.families.llava_onevision:HiredLlavaOnevision",
+    "InternVLForConditionalGeneration": "hired.vllm.families.internvl:HiredInternVL",
     "Qwen2VLForConditionalGeneration": "hired.vllm.families.qwen2_vl:HiredQwen2VL",
     "Qwen2_5_VLForConditionalGeneration": "hired.vllm.families.qwen2_5_vl:HiredQwen25VL",
     "Qwen3VLForConditionalGeneration": "hired.vllm.families.qwen3_vl:HiredQwen3VL",

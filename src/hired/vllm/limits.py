@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-from vllm.transformers_utils.processor import cached_image_processor_from_config
-
 from hired.families import family_for
 from hired.vllm.geometry import Geometry, geometry_of, limits_of
 
@@ -23,6 +21,8 @@ def served_geometry(model_config: Any, options: Mapping[str, Any] | None = None)
     family = family_for(config.model_type)
     if family.limited is None:
         return geometry_of(config)
+    from vllm.transformers_utils.processor import cached_image_processor_from_config
+
     processor = cached_image_processor_from_config(model_config)
-    own = model_config.get_multimodal_config().mm_processor_kwargs or {}
+    own = getattr(model_config.multimodal_config, "mm_processor_kwargs", None) or {}
     return geometry_of(config, limits_of(family, processor, own, options or {}))

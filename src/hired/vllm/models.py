@@ -35,13 +35,9 @@ class Pruned:
             StartError: settings out of range, or a set-up that goes around the budget.
             UnsupportedModelError: an encoder that HiRED cannot read.
         """
-        settings = check_engine(vllm_config)
+        found = check_engine(vllm_config)
         super().__init__(vllm_config=vllm_config, prefix=prefix)  # type: ignore[call-arg]
-        if settings is None:
-            self.pruned = None
-            return
-        geometry = MULTIMODAL_REGISTRY.get_processing_info(vllm_config.model_config).geometry
-        self.pruned = PrunedEncoder(self, settings, geometry, vllm_config.scheduler_config)
+        self.pruned = None if found is None else PrunedEncoder(self, *found, vllm_config.scheduler_config)
 
     def embed_multimodal(self, **kwargs: object) -> Any:
         """Embeddings of the pictures of one step."""

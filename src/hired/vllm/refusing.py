@@ -9,6 +9,7 @@ STOCK = {
     "HiredLlavaNext": ("llava_next", "LlavaNextForConditionalGeneration"),
     "HiredLlava": ("llava", "LlavaForConditionalGeneration"),
     "HiredLlavaOnevision": ("llava_onevision", "LlavaOnevisionForConditionalGeneration"),
+    "HiredInternVL": ("interns1", "InternS1ForConditionalGeneration"),
     "HiredQwen2VL": ("qwen2_vl", "Qwen2VLForConditionalGeneration"),
     "HiredQwen25VL": ("qwen2_5_vl", "Qwen2_5_VLForConditionalGeneration"),
     "HiredQwen3VL": ("qwen3_vl", "Qwen3VLForConditionalGeneration"),

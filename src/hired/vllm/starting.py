@@ -13,6 +13,7 @@ from typing import Any
 
 from hired.errors import BudgetError, HiredError
 from hired.vllm.geometry import Geometry
+from hired.vllm.limits import served_geometry
 from hired.vllm.settings import REQUEST_KEY, Settings
 
 DRAFTERS = ("ngram", "ngram_gpu", "suffix")
@@ -148,8 +149,8 @@ def started(model_config: Any) -> tuple[Settings, Geometry] | None:
     return _started(_Same(model_config))
 
 
-def check_engine(vllm_config: Any) -> Settings | None:
-    """The settings of an engine that keeps to them, None without a budget.
+def check_engine(vllm_config: Any) -> tuple[Settings, Geometry] | None:
+    """What `started` finds of an engine that keeps to it, None without a budget.
 
     Args:
         vllm_config: vLLM's `VllmConfig`.
@@ -159,10 +160,9 @@ def check_engine(vllm_config: Any) -> Settings | None:
         UnsupportedModelError: as `started`.
     """
     found = started(vllm_config.model_config)
-    if found is None:
-        return None
-    SetUp.of(vllm_config).check()
-    return found[0]
+    if found is not None:
+        SetUp.of(vllm_config).check()
+    return found
 
 
 class _Same:
@@ -180,8 +180,6 @@ class _Same:
 
 @lru_cache(maxsize=8)
 def _started(key: _Same) -> tuple[Settings, Geometry] | None:
-    from hired.vllm.limits import served_geometry  # imports vLLM, which `SetUp` does not need
-
     model_config = key.held
     with starting():
         settings = Settings.of(model_config.hf_config)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from hired.core.layout import Layout
 from hired.vllm.models import Pruned
 from hired.vllm.processing import PrunedInfo
+from hired.vllm.starting import StartError, started
 
 BASE = 128
 """Rows and columns are written as two digits: every dtype down to bfloat16 tells whole numbers up to 256 apart."""
@@ -84,7 +85,13 @@ class Qwen(Pruned):
     attends: ClassVar[str] = "attn"
 
     def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
-        """Builds the model, and a place for the rows and columns of one step's tokens."""
+        """Builds the model, and a place for the rows and columns of one step's tokens.
+
+        Raises:
+            StartError: as `Pruned`, and a set-up in which positions would go wrong.
+        """
+        if started(vllm_config.model_config) is not None:
+            _check(vllm_config)
         super().__init__(vllm_config=vllm_config, prefix=prefix)
         if self.pruned is not None:
             most = vllm_config.scheduler_config.max_num_batched_tokens + 1  # vLLM's own positions have one more
@@ -150,3 +157,14 @@ class Qwen(Pruned):
     def labelled(self, tokens: Tensor, layout: Layout, rows: Tensor | None) -> Tensor:
         """Row and column behind the features."""
         return torch.cat((tokens, written(layout, rows).to(tokens)), 1)
+
+
+def _check(vllm_config: Any) -> None:
+    """Refuses what else changes or cuts up a step's positions."""
+    if vllm_config.parallel_config.use_ubatching:
+        raise StartError(
+            "micro-batches are not supported for this model with a budget, as its positions are made for a whole step:"
+            " leave out --enable-dbo and --ubatch-size"
+        )
+    if vllm_config.model_config.multimodal_config.is_multimodal_pruning_enabled():
+        raise StartError("videos are not served with a budget, nor pruned: leave out --video-pruning-rate")
