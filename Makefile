@@ -11,9 +11,9 @@ WHEELS := .wheels
 BIN := $(VENV)/bin
 # The models in the tests are too small for threads: a process a core is quicker.
 PYTEST := -m pytest --numprocesses auto
-test test-oldest test-families test-families-oldest test-upstream test-lmms test-page test-gguf: export OMP_NUM_THREADS := 1
+test test-oldest test-families test-families-oldest test-upstream test-vllm-next test-lmms test-page test-gguf: export OMP_NUM_THREADS := 1
 
-.PHONY: demo test test-oldest test-upstream test-vllm test-lmms test-page test-gguf test-families test-families-oldest lint types docs-check train train-aya results leaderboard bench bench-gpu bench-serve clean help
+.PHONY: demo test test-oldest test-upstream test-vllm test-vllm-next test-lmms test-page test-gguf test-families test-families-oldest lint types docs-check train train-aya results leaderboard bench bench-gguf bench-gpu bench-serve bench-serve-gpu clean help
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -101,6 +101,23 @@ test-families-oldest: $(FAMILIES)-oldest/.dev  ## the same, oldest supported tra
 test-vllm: $(SERVED)/.dev  ## tests of the vLLM plugin, on a CPU build of vLLM (3 GB; minutes)
 	$(SERVED)/bin/python -m pytest tests/vllm
 
+# A vLLM of which there is no CPU build: its Python files, over the libraries of the one that has one; and NEXT_WANTS,
+# what it imports and the other does not.
+NEXT := .venv-vllm-next
+NEXT_VLLM ?= 0.33.0
+NEXT_WANTS := orjson
+NEXT_TESTS ?= tests/vllm
+$(NEXT)/$(NEXT_VLLM): $(SERVED)/.dev tests/vllm/overlay.py
+	rm -rf $(NEXT)
+	$(SERVED)/bin/pip download --quiet --no-deps --dest $(NEXT) vllm==$(NEXT_VLLM)
+	$(SERVED)/bin/python tests/vllm/overlay.py $(NEXT)/*.whl $(NEXT)/site
+	rm $(NEXT)/*.whl
+	$(SERVED)/bin/pip install --quiet --no-deps --target $(NEXT)/site $(NEXT_WANTS)
+	@touch $@
+
+test-vllm-next: $(NEXT)/$(NEXT_VLLM)  ## the same on the Python files of vLLM 0.33 (a download of 340 MB); NEXT_TESTS=...
+	PYTHONPATH=$(CURDIR)/$(NEXT)/site $(SERVED)/bin/python -m pytest $(NEXT_TESTS)
+
 test-lmms: $(HARNESS)/.dev  ## tests of the plug-in for lmms-eval, with lmms-eval (2 GB; minutes)
 	$(HARNESS)/bin/python $(PYTEST) tests/lmms
 
@@ -172,8 +189,16 @@ SERVING := $(SERVED)/bin/python benchmarks/serving.py
 bench-serve: $(SERVED)/.dev  ## measure vLLM servers again on the CPU (half an hour on two cores; run nothing beside it)
 	rm -f benchmarks/serving-tiny-cpu.json benchmarks/serving-0.5b-cpu.json
 	$(SERVING) --shape tiny -o benchmarks/serving-tiny-cpu.json
-	$(SERVING) --shape llava-next-0.5b --arms stock,0.4,0.2 --requests 6 --concurrency 3 -o benchmarks/serving-0.5b-cpu.json
+	$(SERVING) --shape llava-next-0.5b --requests 6 --concurrency 3 --rounds 2 -o benchmarks/serving-0.5b-cpu.json
 	$(BIN)/python benchmarks/serving_table.py
+
+# Where vLLM for CUDA is installed: PYTHON=..., and QWEN=DIR a checkpoint of Qwen2.5-VL-3B. Not run yet.
+QWEN ?= Qwen2.5-VL-3B-Instruct
+SERVING_GPU := $(PYTHON) benchmarks/serving.py --device cuda --serve '' --requests 256 --concurrency 32 --new-tokens 64
+bench-serve-gpu:  ## measure vLLM servers on a CUDA GPU, with the vLLM that PYTHON has
+	$(SERVING_GPU) --shape llava-next-7b --dtype float16 -o benchmarks/serving-llava-next-7b-gpu.json
+	$(SERVING_GPU) --shape $(QWEN) -o benchmarks/serving-qwen2.5-vl-3b-gpu.json
+	$(PYTHON) benchmarks/serving_table.py
 
 train: $(VENV)/.dev  ## train the shipped model again (hours on two cores; resumes where it stopped)
 	$(BIN)/python -m training.fonts
@@ -202,4 +227,4 @@ docs-check: $(VENV)/.dev  ## run the code blocks of the docs, check their links
 	$(BIN)/python docs/check.py
 
 clean:  ## remove what the targets above set up
-	rm -rf $(VENV) $(OLDEST) $(FAMILIES) $(FAMILIES)-oldest $(SERVED) $(HARNESS) $(PAGE) $(GGUF) $(WHEELS) .mypy_cache .pytest_cache .ruff_cache .hypothesis out
+	rm -rf $(VENV) $(OLDEST) $(FAMILIES) $(FAMILIES)-oldest $(SERVED) $(NEXT) $(HARNESS) $(PAGE) $(GGUF) $(WHEELS) .mypy_cache .pytest_cache .ruff_cache .hypothesis out

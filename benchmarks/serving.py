@@ -2,9 +2,10 @@
 
     python benchmarks/serving.py --shape tiny -o benchmarks/serving-tiny-cpu.json
 
-Each arm is a server of its own; the client of `vllm bench serve` sends all of them the same stream of requests. Arms
-that the file holds already are kept, so that a long run can be made in pieces (`--arms stock`, then `--arms 0.4,0.2`).
-Run nothing beside it.
+Each arm is a server of its own; the client of `vllm bench serve` sends all of them the same stream of requests. The
+arms take turns, `--rounds` times, forth and back, so that what changes on the machine meanwhile meets all of them. What
+the file holds already is kept, so that a long run can be made in pieces. CPU time is that of all processes of the
+server while it serves the stream, the client's not among it. Run nothing beside it.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import statistics
@@ -29,10 +31,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy
+import psutil
 import torch
 from PIL import Image
 
 from hired import files
+from hired.costs.shapes import SHAPES, config_of, shape_config
 
 STOCK = "stock"
 QUIET = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
@@ -51,18 +55,27 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="hired-serving-") as folder:
         checkpoint = save(settings, Path(folder) / "model")
         stream, warm = requests(settings, Path(folder))
-        for arm in settings.arms.split(","):
-            if any(row["arm"] == arm for row in content["arms"]):
+        for turn, arm in turns(settings.arms.split(","), settings.rounds):
+            if any((row["arm"], row.get("round", 0)) == (arm, turn) for row in content["arms"]):
                 continue
-            content["arms"].append(measure(arm, settings, checkpoint, stream, warm, Path(folder)))
+            row = measure(arm, settings, checkpoint, stream, warm, Path(folder))
+            content["arms"].append({**row, "round": turn})
             files.write_json(settings.out, content)
     return 0
 
 
+def turns(arms: list[str], rounds: int) -> list[tuple[int, str]]:
+    """(round, arm), every second round backwards."""
+    return [(turn, arm) for turn in range(rounds) for arm in (reversed(arms) if turn % 2 else arms)]
+
+
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shape", default="tiny", help="tiny (the shipped weights) or a shape of hired bench")
+    parser.add_argument(
+        "--shape", default="tiny", help="tiny (the shipped weights), a shape of hired bench, or a checkpoint"
+    )
     parser.add_argument("--arms", default="stock,1,0.4,0.2", help="stock, or budgets of hired serve")
+    parser.add_argument("--rounds", type=int, default=3, help="how often every arm is measured, in turns")
     parser.add_argument("--requests", type=int, default=128)
     parser.add_argument("--concurrency", type=int, default=16)
     parser.add_argument("--new-tokens", type=int, default=15)
@@ -85,10 +98,10 @@ def described(settings: argparse.Namespace) -> dict[str, Any]:
 
     device = torch.device(settings.device)
     model = SimpleNamespace(device=device, dtype=getattr(torch, settings.dtype))
-    kept = {key: value for key, value in vars(settings).items() if key not in ("arms", "out", "start_s")}
+    kept = {key: value for key, value in vars(settings).items() if key not in ("arms", "out", "start_s", "rounds")}
     return {
-        "subject": settings.shape,
-        "random_weights": settings.shape != "tiny",
+        "subject": Path(settings.shape).name,
+        "random_weights": settings.shape in SHAPES and settings.shape != "tiny",
         "settings": kept,
         "machine": machine(model),
         "versions": {**versions(), "vllm": vllm.__version__},
@@ -97,15 +110,15 @@ def described(settings: argparse.Namespace) -> dict[str, Any]:
 
 def save(settings: argparse.Namespace, folder: Path) -> Path:
     """The model as a checkpoint for vLLM; shapes get the shipped model's tokenizer, which costs as little."""
-    import shutil
-
     from hired.costs.randomly import random_model
-    from hired.costs.shapes import shape_config
     from hired.tiny import WEIGHTS
     from hired.vllm.checkpoints import export
 
     if settings.shape == "tiny":
         return export(WEIGHTS, folder)
+    if settings.shape not in SHAPES:
+        config_of(settings.shape)  # one line where it is none
+        return Path(settings.shape)
     config = shape_config(settings.shape)
     config.image_token_index = 5  # the tokenizer's
     saved = folder.with_name("saved")
@@ -151,12 +164,14 @@ def measure(
     """One arm: starts its server, sends it the stream, stops it."""
     print(f"== {arm}", flush=True)
     begun = time.monotonic()
-    with running(arm, settings, checkpoint, folder / f"{arm}.log") as address:
+    with running(arm, settings, checkpoint, folder / f"{arm}.log") as (address, process):
         started = time.monotonic() - begun
         kept = [ask(address, url, settings.new_tokens) for url in warm]
         before = metrics(address)
+        spent = cpu_s(process)
         with watching(address) as seen:
             result = client(address, settings, checkpoint, stream)
+        spent = cpu_s(process) - spent
         after = metrics(address)
     errors = [error for error in result["errors"] if error]
     if errors or result["completed"] != settings.requests:
@@ -171,8 +186,10 @@ def measure(
         "prompt_tokens": statistics.median(result["input_lens"]),
         "duration_s": result["duration"],
         "requests_per_s": result["request_throughput"],
+        "cpu_s_per_request": spent / result["completed"],
         "ttft_s": statistics.median(ttfts),
         "ttft_mean_s": statistics.mean(ttfts),
+        "ttft_p99_s": float(numpy.quantile(ttfts, 0.99)),
         "ttft_first_s": ttfts[0],
         "ttft_last_s": ttfts[-1],
         "token_s": result["median_tpot_ms"] / 1000,
@@ -186,8 +203,8 @@ def measure(
 
 
 @contextmanager
-def running(arm: str, settings: argparse.Namespace, checkpoint: Path, log: Path) -> Iterator[str]:
-    """A server, and its address."""
+def running(arm: str, settings: argparse.Namespace, checkpoint: Path, log: Path) -> Iterator[tuple[str, int]]:
+    """A server: its address, and the id of its first process."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -208,13 +225,20 @@ def running(arm: str, settings: argparse.Namespace, checkpoint: Path, log: Path)
                 if server.poll() is not None or time.monotonic() > deadline:
                     raise SystemExit(f"{arm}: the server did not start:\n{log.read_text()[-4000:]}")
                 time.sleep(0.5)
-            yield address
+            yield address, server.pid
         finally:
             server.send_signal(signal.SIGTERM)
             try:
                 server.wait(60)
             except subprocess.TimeoutExpired:
                 server.kill()
+
+
+def cpu_s(process: int) -> float:
+    """Seconds of CPU time that a process and those it started have taken, in all."""
+    first = psutil.Process(process)
+    times = [each.cpu_times() for each in (first, *first.children(recursive=True))]
+    return sum(each.user + each.system for each in times)
 
 
 def healthy(address: str) -> bool:

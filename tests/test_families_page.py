@@ -3,13 +3,15 @@
 from pathlib import Path
 
 from hired.families import FAMILIES, Family
+from hired.vllm import ARCHITECTURES
 
 PAGE = Path(__file__).parents[1] / "docs" / "families.md"
 
 
 def row(family: Family) -> str:
     """A family's row in the table of the page."""
-    facts = (family.name, family.classes, family.encoder, family.partitions, family.tokens, family.verified)
+    served = "yes" if family.classes.split()[0] in ARCHITECTURES else "no"
+    facts = (family.name, family.classes, family.encoder, family.partitions, family.tokens, served, family.verified)
     return "| " + " | ".join(facts) + " |"
 
 

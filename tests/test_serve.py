@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 import pytest
-from benchmarks.serving_table import PAGE, page
+from benchmarks.serving_table import PAGE, by_arm, median, page, table
 
 import hired
 from hired.cli import main
@@ -62,6 +62,24 @@ def test_requests_take_whole_blocks_and_long_ones_none() -> None:
 def test_the_page_holds_the_tables_of_the_result_files() -> None:
     text = PAGE.read_text()
     assert text == page(text)
+
+
+def test_rounds_of_an_arm_are_one_row_of_medians() -> None:
+    measured = [("stock", 1.0, 3.0), ("0.2", 0.2, 8.0), ("0.2", 0.2, 1.0), ("stock", 1.0, 5.0), ("stock", 1.0, 90.0)]
+    rows = [
+        {"arm": arm, "budget": budget, "visual_tokens": 744, "requests_per_s": rate, "kv_peak": None}
+        for arm, budget, rate in measured
+    ]
+    stock, pruned = map(median, by_arm(rows))
+    assert (stock["arm"], stock["requests_per_s"], stock["visual_tokens"]) == ("stock", 5.0, 744)
+    assert (pruned["arm"], pruned["requests_per_s"]) == ("0.2", 4.5)
+    # What was not measured has no column.
+    assert table([stock, pruned]) == [
+        "| server | visual tokens | requests/s |",
+        "|---|---|---|",
+        "| stock vLLM | 744 | 5.00 |",
+        "| budget 0.2 | 744 | 4.50 |",
+    ]
 
 
 def test_the_geometry_of_equal_configurations_is_made_once() -> None:

@@ -31,7 +31,8 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         saved = root / f"{name}-saved"
         model.save_pretrained(saved)
         processor.save_pretrained(saved)
-        found[name] = Case(name, export(saved, root / name), model)
+        # Of the others vLLM knows the names that transformers gives weights.
+        found[name] = Case(name, export(saved, root / name) if name.startswith("llava") else saved, model)
     return found
 
 

@@ -32,10 +32,23 @@ def onevision() -> tuple[Any, Any]:
     return model, processor
 
 
+def qwen3() -> tuple[Any, Any]:
+    """The library's random Qwen3-VL, told as its checkpoints are of what transformers does anyway."""
+    model = models.ALL["qwen3_vl"].model()
+    model.config.text_config.rope_parameters["mrope_interleaved"] = True
+    return model, models.processor("qwen3_vl")
+
+
+QWEN = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
+
 MODELS: dict[str, Callable[[], tuple[Any, Any]]] = {
     "llava_next": lambda: (models.shared("llava_next"), models.processor("llava_next")),
     "llava": lambda: (models.shared("llava"), models.processor("llava")),
     "llava_onevision": onevision,
+    "internvl": lambda: (models.shared("internvl"), models.processor("internvl")),
+    "qwen2_vl": lambda: (models.shared("qwen2_vl"), models.processor("qwen2_vl")),
+    "qwen2_5_vl": lambda: (models.shared("qwen2_5_vl"), models.processor("qwen2_5_vl")),
+    "qwen3_vl": qwen3,
 }
 """Random models and their processors."""
 
@@ -64,7 +77,7 @@ def prompt(case: Case, pictures: list[Picture], question: str) -> str:
     """A prompt with the pictures at its start."""
     if case.name == "tiny":
         return "<s><|user|>" + "<image>" * len(pictures) + question + "<|assistant|>"
-    return "<image>".join(["ab", *("c" * index for index in range(len(pictures)))]) + question
+    return models.ALL[case.name].mark.join(["ab", *("c" * index for index in range(len(pictures)))]) + question
 
 
 def pages(count: int) -> list[tuple[Picture, str]]:
@@ -127,9 +140,10 @@ def clear(llm: Any) -> None:
 
 
 def features_of(reduced: Any) -> torch.Tensor:
-    """(K, hidden): what the LLM sees of all pictures of the library's reduced inputs."""
-    features = reduced["mm_encoder_outputs"]["image"].pooler_output
-    return torch.cat(list(features)).flatten(0, -2)
+    """(K, width): what the LLM gets of all pictures of the library's reduced inputs, DeepStack features last."""
+    outputs = reduced["mm_encoder_outputs"]["image"]
+    every = [outputs.pooler_output, *(getattr(outputs, "deepstack_features", None) or ())]
+    return torch.cat([torch.cat(list(features)).flatten(0, -2) for features in every], 1)
 
 
 def close(one: torch.Tensor, other: torch.Tensor) -> None:

@@ -17,6 +17,7 @@ from hired.errors import InputsError
 from hired.methods import HiRED
 from hired.vllm.encoding import EngineError
 from tests.vllm.support import (
+    QWEN,
     Case,
     answer,
     generate,
@@ -46,7 +47,7 @@ def questions(case: Case) -> list[tuple[list[Any], str, float | None]]:
     return [*asked, (pictures[:3], "b:", None), (pictures[1:3], "b:", 0.1), ([pictures[0]], "total c?", 3)]
 
 
-@pytest.mark.parametrize("name", ["tiny", "llava_next", "llava", "llava_onevision"])
+@pytest.mark.parametrize("name", ["tiny", "llava_next", "llava", "llava_onevision", "internvl", *QWEN])
 def test_same_tokens_and_same_kept_rows_as_the_library(engine: Any, cases: dict[str, Case], name: str) -> None:
     case = cases[name]
     llm = engine(case, {"budget": BUDGET}, max_num_batched_tokens=64, enable_prefix_caching=True)
@@ -108,7 +109,8 @@ def test_inside_the_model(engine: Any, cases: dict[str, Case]) -> None:
     pictures = noisy([(64, 64), (20, 20), (90, 31), (64, 63), (20, 21), (31, 90)] * 4)
     batch = worker_inputs(llm, case, pictures)
     largest = model.pruned.geometry.largest
-    assert model.pruned.partitions == (256 // largest.tokens_full) * largest.partitions == 2 * 7
+    assert model.pruned.cells == (256 // largest.tokens_full) * 7 * largest.cells_per_partition
+    assert (256 // largest.tokens_full, largest.partitions) == (2, 7)
 
     seen = []
     handle = model.vision_tower.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[0]))
@@ -116,7 +118,7 @@ def test_inside_the_model(engine: Any, cases: dict[str, Case]) -> None:
         together = model.embed_multimodal(**batch)
     handle.remove()
     layouts = [model.pruned.geometry.layout(*picture.size) for picture in pictures]
-    assert max(seen) <= model.pruned.partitions
+    assert max(seen) <= 2 * 7
     assert sum(seen) == sum(layout.partitions for layout in layouts)  # padding of the batch is not encoded
     assert len(seen) < len(pictures)
     with torch.inference_mode():

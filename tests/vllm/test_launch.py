@@ -17,6 +17,7 @@ from hired.serving.launch import prepare
 from hired.tiny import WEIGHTS
 from hired.vllm import PREFIX
 from hired.vllm.checkpoints import export
+from hired.vllm.starting import RUST
 
 NAME = PREFIX + "LlavaNextForConditionalGeneration"
 
@@ -66,6 +67,11 @@ def test_the_budget_joins_the_users_own_options() -> None:
         (["tiny", "--model-impl", "transformers"], 0.2, HiredError, "--model-impl"),
         (["tiny", "--enable-mm-embeds"], 0.2, HiredError, "--enable-mm-embeds"),
         (["tiny", "--enable-tower-connector-lora", "--enable-lora"], 0.2, HiredError, "tower-connector-lora"),
+        (["tiny", "--pipeline-parallel-size", "2"], 0.2, HiredError, "--pipeline-parallel-size"),
+        (["tiny", "--speculative-config", '{"method": "mtp"}'], 0.2, HiredError, "'mtp' is not supported"),
+        (["tiny", "--compilation-config", '{"cudagraph_mm_encoder": true}'], 0.2, HiredError, "cudagraph_mm_encoder"),
+        (["tiny", "--compilation-config", '{"compile_mm_encoder": true}'], 0.2, HiredError, "compile_mm_encoder"),
+        (["tiny", "--mm-processor-kwargs", '{"hired_budget": 0.1}'], 0.2, BudgetError, "is for requests"),
         (["--port", "8000"], 0.2, ModelLoadError, "name the model"),
         (["/nowhere/at/all"], 0.2, ModelLoadError, "'/nowhere/at/all'"),
     ],
@@ -73,6 +79,17 @@ def test_the_budget_joins_the_users_own_options() -> None:
 def test_options_that_will_not_do(words: list[str], budget: object, error: type[HiredError], message: str) -> None:
     with pytest.raises(error, match=message):
         prepare(words, budget)
+
+
+def test_a_frontend_without_plugins_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(RUST, "1")
+    with pytest.raises(HiredError, match=RUST):
+        prepare(["tiny"], 0.2)
+
+
+def test_guessing_from_the_tokens_alone_passes() -> None:
+    words = ["--speculative-config", '{"method": "ngram", "num_speculative_tokens": 2}']
+    assert prepare(["tiny", *words], 0.2).arguments.speculative_config["method"] == "ngram"
 
 
 @pytest.mark.parametrize(
@@ -99,8 +116,8 @@ def test_models_that_cannot_be_pruned(tmp_path: Path) -> None:
 
 
 def test_another_vllm_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vllm, "__version__", "0.33.0")
-    with pytest.raises(UnsupportedModelError, match=r"0\.33\.0 is outside the range"):
+    monkeypatch.setattr(vllm, "__version__", "0.34.0")
+    with pytest.raises(UnsupportedModelError, match=r"0\.34\.0 is outside the range"):
         prepare(["tiny"], 0.2)
 
 

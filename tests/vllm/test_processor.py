@@ -1,37 +1,48 @@
 """What happens to a request before the model: placeholders, cache keys, refusals. No engine runs."""
 
+import copy
 import logging
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from prometheus_client import REGISTRY
 from transformers import CLIPVisionConfig, PixtralVisionConfig, SiglipVisionConfig
 from vllm.config import ModelConfig
 from vllm.exceptions import VLLMValidationError
+from vllm.model_executor.models.interns1 import InternS1ForConditionalGeneration
 from vllm.model_executor.models.llava import LlavaForConditionalGeneration
 from vllm.model_executor.models.llava_next import LlavaNextForConditionalGeneration
 from vllm.model_executor.models.llava_onevision import LlavaOnevisionForConditionalGeneration
+from vllm.model_executor.models.qwen2_5_vl import Qwen2_5_VLForConditionalGeneration
+from vllm.model_executor.models.qwen2_vl import Qwen2VLForConditionalGeneration
+from vllm.model_executor.models.qwen3_vl import Qwen3VLForConditionalGeneration
 from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm.multimodal.cache import MultiModalProcessorOnlyCache
 from vllm.multimodal.processing import InputProcessingContext
 from vllm.tokenizers import cached_tokenizer_from_config
 
 import hired
-from hired.errors import BudgetError, HiredError, UnsupportedModelError
+from hired.errors import BudgetError, InputsError, UnsupportedModelError
+from hired.vllm.metrics import REQUEST_LOG
 from hired.vllm.settings import SERVABLE
+from hired.vllm.starting import StartError
 from tests.support.pictures import noise
-from tests.vllm.support import Case, prompt
+from tests.vllm.support import QWEN, Case, prompt
 
-STOCK = {
+STOCK: dict[str, Any] = {"InternVLForConditionalGeneration": InternS1ForConditionalGeneration} | {
     each.__name__: each
     for each in (
         LlavaNextForConditionalGeneration,
         LlavaForConditionalGeneration,
         LlavaOnevisionForConditionalGeneration,
+        Qwen2VLForConditionalGeneration,
+        Qwen2_5_VLForConditionalGeneration,
+        Qwen3VLForConditionalGeneration,
     )
 }
-COUNTERS = ("hired:visual_tokens_total", "hired:kept_visual_tokens_total")
+COUNTERS = ("hired:requests_total", "hired:visual_tokens_total", "hired:kept_visual_tokens_total")
 SIZES = [
     (64, 64),
     (90, 31),
@@ -48,7 +59,7 @@ SIZES = [
     (250, 81),
     (81, 250),
 ]
-SERVED = ["tiny", "llava_next", "llava", "llava_onevision"]
+SERVED = ["tiny", "llava_next", "llava", "llava_onevision", "internvl", *QWEN]
 
 
 def configured(case: Case, hired: Any = None, **settings: Any) -> ModelConfig:
@@ -79,7 +90,7 @@ def process(
 
 
 def counts(processed: Any) -> list[int]:
-    return [place.length for place in processed["mm_placeholders"]["image"]]
+    return [place.get_num_embeds() for place in processed["mm_placeholders"]["image"]]
 
 
 @pytest.mark.parametrize("name", SERVED)
@@ -104,13 +115,13 @@ def test_at_full_budget_placeholders_are_those_of_vllm(cases: dict[str, Case], n
 
 
 @pytest.mark.parametrize("budget", [0.1, 0.5, 7, 60, 100_000])
-@pytest.mark.parametrize("name", ["llava_next", "llava", "llava_onevision"])
+@pytest.mark.parametrize("name", SERVED[1:])
 def test_placeholders_are_what_the_library_keeps(cases: dict[str, Case], name: str, budget: float) -> None:
     case = cases[name]
     pictures = [noise(size, seed) for seed, size in enumerate(SIZES)]
     inputs = case.processor(text=prompt(case, pictures, "b:"), images=pictures, return_tensors="pt")
-    if name == "llava" and budget == 0.1:
-        budget = 0.2
+    if budget == 0.1:  # more where the smallest picture has few tokens
+        budget = {"llava": 0.2, **dict.fromkeys(("internvl", *QWEN), 0.25)}.get(name, budget)
     expected = [entry.tokens_kept for entry in hired.reduce(case.model, inputs, budget).selection]
     made = processor(case, budget)
     processed = process(made, case, SIZES)
@@ -239,15 +250,36 @@ def test_requests_may_set_nothing_else(cases: dict[str, Case], name: str) -> Non
     ],
 )
 def test_invalid_servers(cases: dict[str, Case], given: Any, message: str) -> None:
-    with pytest.raises(BudgetError, match=message):
+    """vLLM takes a `ValueError` for a model without pictures, and starts."""
+    with pytest.raises(StartError, match=message) as caught:
         MULTIMODAL_REGISTRY.create_processor(configured(cases["llava_next"], given))
+    assert not isinstance(caught.value, ValueError)
+    with pytest.raises(StartError):
+        _ = configured(cases["llava_next"], given).supports_multimodal_inputs
 
 
-def test_ways_around_the_budget_are_refused(cases: dict[str, Case]) -> None:
-    with pytest.raises(BudgetError, match="hf-overrides"):
+def test_a_budget_for_requests_is_none_of_the_servers(cases: dict[str, Case]) -> None:
+    with pytest.raises(StartError, match="hf-overrides"):
         processor(cases["llava"], 0.5, mm_processor_kwargs={"hired_budget": 0.1})
-    with pytest.raises(HiredError, match="enable-mm-embeds"):
-        processor(cases["llava"], 0.5, enable_mm_embeds=True)
+    processor(cases["llava"], mm_processor_kwargs={"hired_budget": 0.1})  # not pruned: vLLM's own
+
+
+def test_embeddings_are_refused_in_the_request(cases: dict[str, Case]) -> None:
+    """Also where vLLM lets them in, as it does for a server that receives caches."""
+    made = processor(cases["llava_next"], 0.5, enable_mm_embeds=True)
+    items = made.info.parse_mm_data(
+        {"image": torch.zeros(1, 124, cases["llava_next"].model.config.text_config.hidden_size)}
+    )
+    with pytest.raises(InputsError, match="send the pictures"):
+        made(prompt(cases["llava_next"], [None], "b:"), items)
+
+
+def test_a_configuration_is_written_out_once(cases: dict[str, Case], monkeypatch: pytest.MonkeyPatch) -> None:
+    """vLLM asks for every request."""
+    config = configured(cases["llava_next"], {"budget": 0.5})
+    first = MULTIMODAL_REGISTRY.create_processor(config)
+    monkeypatch.setattr(type(config.hf_config), "to_json_string", lambda *given, **named: pytest.fail("written again"))
+    assert MULTIMODAL_REGISTRY.create_processor(config).info.geometry is first.info.geometry
 
 
 @pytest.mark.parametrize(
@@ -264,8 +296,9 @@ def test_encoders_that_cannot_be_read_are_refused(
     config = configured(cases["llava"], {"budget": 0.5})
     config.hf_config.vision_config = vision
     config.hf_config.vision_feature_select_strategy = strategy
-    with pytest.raises(UnsupportedModelError, match=message):
-        MULTIMODAL_REGISTRY.create_processor(config)
+    with pytest.raises(UnsupportedModelError, match=message) as caught:
+        MULTIMODAL_REGISTRY.create_processor(copy.deepcopy(config))  # one that was not looked at
+    assert not isinstance(caught.value, ValueError)
 
 
 def test_videos_are_refused(cases: dict[str, Case]) -> None:
@@ -278,15 +311,16 @@ def test_videos_are_refused(cases: dict[str, Case]) -> None:
 def test_vllms_packing_of_onevision_is_fixed(cases: dict[str, Case]) -> None:
     config = configured(cases["llava_onevision"], {"budget": 0.5})
     config.hf_config.vision_aspect_ratio = "anyres_max_4"
-    with pytest.raises(UnsupportedModelError, match="anyres_max_9"):
+    with pytest.raises(UnsupportedModelError, match="anyres_max_9") as caught:
         MULTIMODAL_REGISTRY.create_processor(config)
+    assert not isinstance(caught.value, ValueError)
 
 
 def test_one_line_a_request_and_counters(cases: dict[str, Case], monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[str] = []
     handler = logging.Handler()
     monkeypatch.setattr(handler, "emit", lambda record: lines.append(record.getMessage()))
-    logger = logging.getLogger("vllm.hired")
+    logger = logging.getLogger(REQUEST_LOG)
     monkeypatch.setattr(logger, "handlers", [handler])
     monkeypatch.setattr(logger, "isEnabledFor", lambda level: True)
     made = processor(cases["llava_next"], 0.5)
@@ -295,5 +329,5 @@ def test_one_line_a_request_and_counters(cases: dict[str, Case], monkeypatch: py
     processed = process(made, cases["llava_next"], [(64, 64), (20, 20)])
     assert counts(processed) == [40, 16]
     after = [REGISTRY.get_sample_value(name) for name in COUNTERS]
-    assert [new - old for old, new in zip(before, after, strict=True)] == [124, 56]
+    assert [new - old for old, new in zip(before, after, strict=True)] == [1, 124, 56]
     assert lines == ["HiRED: kept 56 of 124 visual tokens, images=2, budget=1/2"]

@@ -97,7 +97,14 @@ def wait_for(process: subprocess.Popen[bytes], address: str, log: Path) -> None:
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """One server for all tests: the shipped model, half of its visual tokens, requests may lower that."""
     port, log = free_port(), tmp_path_factory.mktemp("server") / "log"
-    words = ["tiny", "--budget", str(SERVER), "--request-budgets", "--enable-prompt-tokens-details"]
+    words = [
+        "tiny",
+        "--budget",
+        str(SERVER),
+        "--request-budgets",
+        "--enable-prompt-tokens-details",
+        "--enable-log-requests",
+    ]
     with log.open("wb") as out:
         process = subprocess.Popen(command(*words, "--port", str(port)), env=environment(), stdout=out, stderr=out)
         address = f"http://127.0.0.1:{port}"

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 import torch
 
 from tests.vllm.support import Case, answer, clear, features_of, generate, noisy, request
@@ -109,3 +110,28 @@ def test_every_rank_keeps_what_the_library_keeps(engine: Any, cases: dict[str, C
     generate(llm, requests)
     (one, _), (other, _) = llm.apply_model(seen)
     assert one == other != right["hired"]
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "shared"),
+    [("qwen2_5_vl", "weights", True), ("qwen2_5_vl", "data", False), ("internvl", "weights", False)],
+)
+def test_other_encoders(engine: Any, cases: dict[str, Case], name: str, mode: str, shared: bool) -> None:
+    """Of several pictures in one sequence every rank has its own heads where they are `shared` out, or all of them."""
+    case = cases[name]
+    asked = [(noisy([size])[0], question) for size, question in ASKED]
+    ranks = {"tensor_parallel_size": 2, "distributed_executor_backend": "mp", "mm_encoder_tp_mode": mode}
+    llm = engine(case, {"budget": BUDGET}, **ranks)
+    llm.apply_model(watch)
+    requests = [request(case, [picture], question) for picture, question in asked]
+    expected = [answer(case, [picture], question, BUDGET) for picture, question in asked]
+    assert generate(llm, requests) == [tokens for tokens, _ in expected]
+    reduced = sorted((each for _, each in expected), key=lambda each: each.selection[0].rows)
+    rows, features = [each.selection[0].rows for each in reduced], torch.cat([*map(features_of, reduced)]).tolist()
+    for kept, made in llm.apply_model(seen):
+        assert kept == rows
+        assert near([row[: len(features[0])] for row in made], features)  # behind them, rows and columns
+    llm.apply_model(without_gathering)
+    clear(llm)
+    generate(llm, requests)
+    assert [kept == rows for kept, _ in llm.apply_model(seen)] == [not shared] * 2

@@ -9,7 +9,7 @@ from hired.core.allocate import share_out
 from hired.core.budget import Budget, EncoderBudget
 from hired.core.layout import Layout
 from hired.families import family_of
-from hired.families.base import Size
+from hired.families.base import Limits, Size
 
 __all__ = ["image_layouts", "kept_tokens", "max_positions", "narrowed"]
 
@@ -30,18 +30,20 @@ def max_positions(config: Any) -> int | None:
     return max(int(value), stretched)
 
 
-def image_layouts(model: Any, sizes: Sequence[Size]) -> list[Layout]:
+def image_layouts(model: Any, sizes: Sequence[Size], limits: Limits | None = None) -> list[Layout]:
     """The layout of each picture, as `hired.reduce` would find it.
 
     Args:
         model: the model, or its `hired.costs.shapes.meta_model`.
         sizes: (width, height) of every picture in pixels.
+        limits: those of the model's processor, where its family is `limited`.
 
     Raises:
-        UnsupportedModelError: a model or encoder HiRED does not know.
+        UnsupportedModelError: a model or encoder HiRED does not know, or one whose limits are not told.
+        InputsError: a picture that the processor refuses.
     """
     family, pictures = family_of(model), list(sizes)
-    return family.layouts(model, family.blank_inputs(model, pictures), pictures)
+    return family.layouts(model, family.blank_inputs(model, pictures, limits), pictures)
 
 
 def kept_tokens(layout: Layout, budget: Budget) -> int:

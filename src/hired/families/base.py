@@ -15,6 +15,9 @@ from hired.errors import InputsError, UnsupportedModelError
 
 Size = tuple[int, int]
 
+Limits = tuple[int, int]
+"""Fewest and most of what a processor shows the encoder of a picture, in `Family.limited`."""
+
 
 def parameters_at_hand(module: nn.Module) -> AbstractContextManager[Any]:
     """Loads the module's own parameters where accelerate offloads them: its hook runs for `forward` only."""
@@ -111,6 +114,9 @@ class Family:
         full_last: the full image follows its sub-images in that batch.
         tokenwise: each visual token is made of one encoder output alone, so that only kept ones need be made;
             `pixels`, `project` and `newline` say how.
+        limited: what limits of the processor, beside the configuration, decide how a picture is shown: "pixels" where
+            it keeps its resolution between a fewest and a most, "tiles" where it is cut into such a number of them;
+            None where the configuration tells all.
     """
 
     name: ClassVar[str]
@@ -125,6 +131,7 @@ class Family:
     batched: ClassVar[bool] = True
     full_last: ClassVar[bool] = False
     tokenwise: ClassVar[bool] = False
+    limited: ClassVar[str | None] = None
 
     def image_token(self, model: Any) -> int:
         """Id of the placeholder that stands for one visual token in `input_ids`."""
@@ -143,13 +150,19 @@ class Family:
         """
         raise NotImplementedError
 
-    def blank_inputs(self, model: Any, sizes: list[Size]) -> dict[str, Tensor]:
+    def blank_inputs(self, model: Any, sizes: list[Size], limits: Limits | None = None) -> dict[str, Tensor]:
         """What `layouts` reads of the processor's output for pictures of the given (width, height).
 
         Pixels are on the meta device, so that tokens can be counted without pictures and without memory.
 
+        Args:
+            model: the model.
+            sizes: (width, height) of every picture in pixels.
+            limits: those of the processor, wanted where the family is `limited` and not read by others.
+
         Raises:
-            UnsupportedModelError: a family that has not told how its processor cuts pictures.
+            UnsupportedModelError: a family that has not told how its processor cuts pictures, or wants limits.
+            InputsError: a picture that the processor refuses.
         """
         raise UnsupportedModelError(f"tokens of {self.name} are not known without its processor: use `hired.reduce`")
 

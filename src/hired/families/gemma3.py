@@ -22,7 +22,7 @@ from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImagePr
 
 from hired.core.layout import STRUCTURE, Box, Layout
 from hired.errors import InputsError
-from hired.families.base import Encoder, Family, Size, core_model, tensor_rows, unwrapped
+from hired.families.base import Encoder, Family, Limits, Size, core_model, tensor_rows, unwrapped
 from hired.families.squares import check_square, tower_parts
 from hired.families.tiles import CLEAR, Run, merged, placeholder_runs, tiles_of_groups, unlikeness
 
@@ -49,7 +49,7 @@ class Gemma3(Family):
         """One tensor of single rows."""
         return tensor_rows(features)
 
-    def blank_inputs(self, model: Any, sizes: list[Size]) -> dict[str, Tensor]:
+    def blank_inputs(self, model: Any, sizes: list[Size], limits: Limits | None = None) -> dict[str, Tensor]:
         """One square a picture, as without pan-and-scan, and one prompt for each."""
         side = int(model.config.vision_config.image_size)
         return {

@@ -11,7 +11,7 @@ from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optim
 
 from hired.core.layout import Layout
 from hired.errors import InputsError, UnsupportedModelError
-from hired.families.base import Encoder, Family, Size, core_model, tensor_rows, unwrapped, used_states
+from hired.families.base import Encoder, Family, Limits, Size, core_model, tensor_rows, unwrapped, used_states
 from hired.families.tiles import grids_of, merged, placeholder_runs, squeezed_layout, tiles_of_runs
 
 
@@ -26,6 +26,7 @@ class InternVL(Family):
     tokens: ClassVar[str] = "256 a tile at 448 px"
     verified: ClassVar[str] = "random tiny models; real weights not tried"
     full_last: ClassVar[bool] = True
+    limited: ClassVar[str | None] = "tiles"
 
     def parts(self, model: Any) -> Encoder:
         """The tower's parts; several feature layers are what the model itself does not support."""
@@ -42,6 +43,21 @@ class InternVL(Family):
     def container(self, features: list[torch.Tensor]) -> Any:
         """One tensor of single rows."""
         return tensor_rows(features)
+
+    def blank_inputs(self, model: Any, sizes: list[Size], limits: Limits | None = None) -> dict[str, torch.Tensor]:
+        """One row of placeholders, pictures apart, and pixels."""
+        if limits is None:
+            return super().blank_inputs(model, sizes)
+        side, token = _side(model), self.image_token(model)
+        grids = [get_optimal_tiled_canvas(size[::-1], (side, side), *limits) for size in sizes]
+        tiles = [columns * rows + (columns * rows > 1) for columns, rows in grids]
+        own = [torch.full((count * _merge(model)[1].numel() + 1,), token) for count in tiles]
+        for ids in own:
+            ids[-1] = token - 1 if token else 1  # what ends a run of placeholders
+        return {
+            "input_ids": torch.cat(own)[None],
+            "pixel_values": torch.empty(sum(tiles), 3, side, side, device="meta"),
+        }
 
     def layouts(self, model: Any, inputs: Mapping[str, Any], sizes: list[Size] | None) -> list[Layout]:
         """One run of placeholders an image; its length tells the tiles."""

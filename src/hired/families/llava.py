@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import torch
 
 from hired.core.layout import STRUCTURE, Box, Layout
-from hired.families.base import Encoder, Family, Size, core_model, match_sizes
+from hired.families.base import Encoder, Family, Limits, Size, core_model, match_sizes
 from hired.families.squares import seen_share, square_cells, tower_parts
 
 
@@ -42,7 +42,7 @@ class Llava(Family):
         projected: torch.Tensor = core_model(model).multi_modal_projector(patches)
         return projected
 
-    def blank_inputs(self, model: Any, sizes: list[Size]) -> dict[str, torch.Tensor]:
+    def blank_inputs(self, model: Any, sizes: list[Size], limits: Limits | None = None) -> dict[str, torch.Tensor]:
         """One square a picture."""
         side = int(model.config.vision_config.image_size)
         return {"pixel_values": torch.empty(len(sizes), 3, side, side, device="meta")}

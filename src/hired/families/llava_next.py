@@ -8,7 +8,7 @@ from transformers.image_processing_utils import select_best_resolution
 
 from hired.core.layout import STRUCTURE, Layout
 from hired.errors import InputsError
-from hired.families.base import Encoder, Family, Size, core_model, parameters_at_hand
+from hired.families.base import Encoder, Family, Limits, Size, core_model, parameters_at_hand
 from hired.families.squares import (
     blank_tiles,
     canvas_tiles,
@@ -55,7 +55,7 @@ class LlavaNext(Family):
             learned: torch.Tensor = core_model(model).image_newline
             return learned.clone()
 
-    def blank_inputs(self, model: Any, sizes: list[Size]) -> dict[str, torch.Tensor]:
+    def blank_inputs(self, model: Any, sizes: list[Size], limits: Limits | None = None) -> dict[str, torch.Tensor]:
         """As many squares a picture as the largest grid has, the others being padding, and the pictures' sizes."""
         return blank_tiles(model.config, sizes)
 

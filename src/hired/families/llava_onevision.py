@@ -15,7 +15,7 @@ from transformers.image_processing_utils import select_best_resolution
 
 from hired.core.layout import STRUCTURE, Box, Layout, Mixing
 from hired.errors import InputsError, UnsupportedModelError
-from hired.families.base import Encoder, Family, Size, core_model
+from hired.families.base import Encoder, Family, Limits, Size, core_model
 from hired.families.squares import (
     blank_tiles,
     canvas_tiles,
@@ -48,7 +48,7 @@ class LlavaOnevision(Family):
         """The SigLIP tower's parts."""
         return tower_parts(model)
 
-    def blank_inputs(self, model: Any, sizes: list[Size]) -> dict[str, Tensor]:
+    def blank_inputs(self, model: Any, sizes: list[Size], limits: Limits | None = None) -> dict[str, Tensor]:
         """Pictures that each stand alone in their prompt."""
         return blank_tiles(model.config, sizes)
 

@@ -11,12 +11,13 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 from transformers.vision_utils import get_vision_window_index
 
 from hired.core.layout import Layout
 from hired.core.transfer import moved_to
 from hired.errors import InputsError, UnsupportedModelError
-from hired.families.base import Encoder, Family, Size, core_model, match_sizes, unwrapped
+from hired.families.base import Encoder, Family, Limits, Size, core_model, match_sizes, unwrapped
 from hired.families.native import by_picture, native_layout
 
 
@@ -33,6 +34,7 @@ class Qwen2VL(Family):
     image_keys: ClassVar[tuple[str, ...]] = ("pixel_values", "image_grid_thw")
     grid_positions: ClassVar[bool] = True
     batched: ClassVar[bool] = False
+    limited: ClassVar[str | None] = "pixels"
 
     def parts(self, model: Any) -> Encoder:
         """The tower's parts; its layers all attend to the whole picture."""
@@ -65,6 +67,23 @@ class Qwen2VL(Family):
             )
             for index, (_, rows, columns) in enumerate(grids)
         ]
+
+    def blank_inputs(self, model: Any, sizes: list[Size], limits: Limits | None = None) -> dict[str, Tensor]:
+        """Grids and pixels, and neither text nor video."""
+        if limits is None:
+            return super().blank_inputs(model, sizes)
+        vision = model.config.vision_config
+        patch, factor = int(vision.patch_size), int(vision.patch_size * vision.spatial_merge_size)
+        try:
+            shown = [smart_resize(height, width, factor, *limits) for width, height in sizes]
+        except ValueError as error:
+            raise InputsError(f"a picture of {sizes} pixels (width, height) cannot be shown: {error}") from None
+        grids = torch.tensor([(1, height // patch, width // patch) for height, width in shown])
+        values = int(vision.in_channels * vision.temporal_patch_size) * patch**2
+        return {
+            "pixel_values": torch.empty(int(grids.prod(1).sum()), values, device="meta"),
+            "image_grid_thw": grids,
+        }
 
     def positions(self, model: Any, inputs: Mapping[str, Any]) -> Tensor:
         """(3, batch, length): time, row and column, as the model itself counts them on the full prompt."""

@@ -13,12 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from hired.errors import BudgetError, HiredError, MissingDependencyError, ModelLoadError, UnsupportedModelError
+from hired.families import family_for
+from hired.families.base import Limits
 from hired.families.checking import check_config
 from hired.loading.checkpoints import load_model, load_processor
 from hired.loading.strangers import strangers
 from hired.vllm import ARCHITECTURES, PREFIX
-from hired.vllm.geometry import Geometry, geometry_of
+from hired.vllm.geometry import Geometry, geometry_of, limits_of
 from hired.vllm.settings import Settings
+from hired.vllm.starting import SetUp, check_options, encoder_options
 from hired.vllm.versions import check
 
 __all__ = ["Server", "prepare", "require_vllm"]
@@ -91,6 +94,7 @@ def prepare(
             or cannot be served.
         ModelLoadError: no model, or none whose configuration can be read.
         UnsupportedModelError: a model or a vLLM that the plugin does not prune.
+        StartError: options that go around the budget.
         HiredError: options that would serve the model unpruned, or a plugin that vLLM did not load.
         MissingDependencyError: vLLM is not installed.
     """
@@ -115,7 +119,7 @@ def prepare(
     if settings is None:
         raise BudgetError("a server needs a budget")
     with strangers(str(arguments.model_tag), "lay out the pictures of"):
-        geometry = geometry_of(config)
+        geometry = geometry_of(config, _limits(arguments, config))
     settings.budget.allowance(geometry.largest)
     if arguments.model_tag != "tiny":
         _check_files(arguments)
@@ -128,11 +132,10 @@ def prepare(
 def _parse(words: Sequence[str]) -> Namespace:
     """vLLM's reading of its own options; wrong ones end the program as they end `vllm serve`."""
     from vllm.entrypoints.cli.serve import ServeSubcommand
-    from vllm.entrypoints.serve.utils.api_utils import cli_env_setup
     from vllm.logger import configure_logging_from_args
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
-    cli_env_setup()
+    _set_up()
     parser, serve = FlexibleArgumentParser(prog="hired"), ServeSubcommand()
     serve.subparser_init(parser.add_subparsers())
     try:
@@ -148,17 +151,27 @@ def _parse(words: Sequence[str]) -> Namespace:
     return arguments  # type: ignore[no-any-return]
 
 
+def _set_up() -> None:
+    """The environment of a command of vLLM's."""
+    try:
+        from vllm.entrypoints.common.startup import cli_env_setup
+    except ImportError:  # vLLM before 0.33
+        from vllm.entrypoints.serve.utils.api_utils import cli_env_setup
+    cli_env_setup()
+
+
 def _refuse(arguments: Namespace) -> None:
-    """Refuses options with which the plugin would not prune; the engine refuses them too, less plainly."""
+    """Refuses options with which the plugin would not prune; the engine refuses them too, after more time."""
     if arguments.model_impl not in ("auto", "vllm"):
         raise HiredError(f"--model-impl {arguments.model_impl} would serve every token: leave it out")
-    if arguments.enable_mm_embeds:
-        raise HiredError("embeddings of pictures cannot be pruned: leave out --enable-mm-embeds")
-    if arguments.enable_tower_connector_lora:
-        raise HiredError(
-            "LoRA adapters inside the vision encoder are not supported with a budget: leave out"
-            " --enable-tower-connector-lora"
-        )
+    SetUp(
+        stages=arguments.pipeline_parallel_size,
+        drafter=(arguments.speculative_config or {}).get("method"),
+        encoder=encoder_options(arguments.compilation_config),
+        adapters=arguments.enable_tower_connector_lora,
+        embeds=arguments.enable_mm_embeds,
+    ).check()
+    check_options(arguments.mm_processor_kwargs)
 
 
 def _overrides(arguments: Namespace) -> dict[str, Any]:
@@ -198,6 +211,18 @@ def _config(arguments: Namespace, overrides: dict[str, Any]) -> Any:
         else:
             setattr(config, key, value)
     return config
+
+
+def _limits(arguments: Namespace, config: Any) -> Limits | None:
+    """Those of the checkpoint's image processor, for a family that has such limits."""
+    family = family_for(config.model_type, _shown(arguments))
+    if family.limited is None:
+        return None
+    from transformers import AutoImageProcessor
+
+    source = str(Path(arguments.model_tag).expanduser())
+    processor = AutoImageProcessor.from_pretrained(source, revision=arguments.revision, token=arguments.hf_token)
+    return limits_of(family, processor, arguments.mm_processor_kwargs or {})
 
 
 def _check_files(arguments: Namespace) -> None:

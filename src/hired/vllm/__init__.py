@@ -10,9 +10,13 @@ from hired.vllm.versions import TESTED, in_range
 __all__ = ["ARCHITECTURES", "PREFIX", "TESTED", "register"]
 
 ARCHITECTURES: dict[str, str] = {
-    "LlavaNextForConditionalGeneration": "hired.vllm.models:HiredLlavaNext",
-    "LlavaForConditionalGeneration": "hired.vllm.models:HiredLlava",
-    "LlavaOnevisionForConditionalGeneration": "hired.vllm.onevision:HiredLlavaOnevision",
+    "LlavaNextForConditionalGeneration": "hired.vllm.families.llava_next:HiredLlavaNext",
+    "LlavaForConditionalGeneration": "hired.vllm.families.llava:HiredLlava",
+    "LlavaOnevisionForConditionalGeneration": "hired.vllm.families.llava_onevision:HiredLlavaOnevision",
+    "InternVLForConditionalGeneration": "hired.vllm.families.internvl:HiredInternVL",
+    "Qwen2VLForConditionalGeneration": "hired.vllm.families.qwen2_vl:HiredQwen2VL",
+    "Qwen2_5_VLForConditionalGeneration": "hired.vllm.families.qwen2_5_vl:HiredQwen25VL",
+    "Qwen3VLForConditionalGeneration": "hired.vllm.families.qwen3_vl:HiredQwen3VL",
 }
 """Architectures that can be pruned, as `config.json` names them, and our class for each."""
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from hired.encoding.taps import Tap
 from hired.errors import HiredError, UnsupportedModelError
 from hired.methods.base import Method, merged_of, shares_of
 from hired.reduction.project import chosen, mixed
-from hired.vllm.geometry import geometry_of
+from hired.vllm.geometry import Geometry
 from hired.vllm.settings import Settings
 
 
@@ -52,9 +53,9 @@ class Found:
     """What the encoder gave for a few pictures.
 
     Attributes:
-        states: (partitions of all, N, d) its outputs, without CLS.
+        states: what the model's `encode` returned.
         images: each picture as the method sees it; None for one whose tokens all stay.
-        features: (T, hidden) of each, what the LLM would see of all its tokens; None where the method does not ask.
+        features: (T, width) of each, what the LLM would get of all its tokens; None where they were not made.
     """
 
     states: Tensor
@@ -67,21 +68,25 @@ class PrunedEncoder:
 
     Attributes:
         method: what the tokens are chosen by. What it reads is looked up for every call, and no more is computed.
-        partitions: most partitions that are encoded at a time, or those of one picture if that has more.
+        geometry: the layouts of the model's pictures.
+        cells: most cells of partitions that are encoded at a time, or those of one picture if that has more.
     """
 
-    def __init__(self, model: Any, settings: Settings, scheduler: Any) -> None:
+    def __init__(self, model: Any, settings: Settings, geometry: Geometry, scheduler: Any) -> None:
         """Takes over the encoder of a model of vLLM's.
 
         Args:
             model: a `hired.vllm.models.Pruned`.
             settings: the server's settings.
+            geometry: the layouts of the model's pictures.
             scheduler: vLLM's `SchedulerConfig`.
+
+        Raises:
+            UnsupportedModelError: fewer layers than the family reads.
         """
-        self.model = model
+        self.model, self.geometry = model, geometry
         self.method: Method = settings.chosen()
-        self.geometry = geometry_of(model.config)
-        layers, parts = model.encoder_layers(), self.geometry.encoder
+        layers, parts = model.encoder_layers(), geometry.encoder
         if parts.last >= len(layers):
             raise UnsupportedModelError(
                 f"vLLM loaded {len(layers)} encoder layers where {parts.last + 1} are used: this checkpoint does not"
@@ -89,45 +94,47 @@ class PrunedEncoder:
             )
         # vLLM loads no layer that is not used; which of them are read follows from how many there are in all.
         self.encoder = replace(
-            parts, layers=layers, starts=parts.first, middles=parts.middle, tells=parts.last, attends="self_attn"
+            parts, layers=layers, starts=parts.first, middles=parts.middle, tells=parts.last, attends=model.attends
         )
         # With fewer tokens a picture, the scheduler believes that many more pictures fit a step than vLLM has measured
         # memory with. It has measured at least this many of the largest, which is what it encodes without a budget.
-        pictures = scheduler.max_num_encoder_input_tokens // self.geometry.limit(Budget.parse(1))
-        self.partitions = max(min(pictures, scheduler.max_num_seqs), 1) * self.geometry.largest.partitions
+        pictures = scheduler.max_num_encoder_input_tokens // geometry.limit(Budget.parse(1))
+        self.cells = max(min(pictures, scheduler.max_num_seqs), 1) * _cells(geometry.largest)
         self._placed = lru_cache(maxsize=128)(self._place)
 
     def embed(self, pixels: Any, described: Tensor) -> list[Tensor]:
-        """Embeddings of pictures, one (count, hidden) tensor each.
+        """Embeddings of pictures, one (count, width) tensor each.
 
         Args:
-            pixels: the pictures' pixel values as vLLM batches them, one entry a picture.
-            described: (pictures, 3) int64 on the CPU: width, height, visual tokens to keep.
+            pixels: the pictures' pixel values as vLLM batches them.
+            described: (pictures, 5) int64 on the CPU, what `hired.vllm.processing.FIELD` says of each.
 
         Raises:
             EngineError: embeddings and placeholders differ in number.
         """
         pictures = [self._placed(*row) for row in described.tolist()]
-        embeddings: list[Tensor] = []
+        each, embeddings = self.model.by_picture(pixels, [picture.layout for picture in pictures]), []
         for part in self._batches(pictures):
-            found = self.encode(pixels[part], pictures[part])
-            embeddings += self._project(found, pictures[part], self.select(found))
+            found = self.encode(each[part], pictures[part])
+            kept = self.select(found)
+            tokens = self._project(found, pictures[part], kept)
+            for picture, rows, own in zip(pictures[part], kept, tokens, strict=True):
+                embeddings.append(self.model.labelled(own, picture.layout, rows))
         check_counts(embeddings, described[:, 2].tolist())
         return embeddings
 
     def encode(self, pixels: Any, pictures: Sequence[Picture]) -> Found:
         """Encodes a few pictures and reads what the method reads, if any of them loses tokens."""
-        layouts = [picture.layout for picture in pictures]
-        # Each picture's own partitions, without the padding that evens out a batch.
-        each = zip(pixels, layouts, strict=True)
-        batch = torch.cat([image.view(-1, *image.shape[-3:])[: layout.partitions] for image, layout in each])
+        layouts, batch = [picture.layout for picture in pictures], torch.cat(list(pixels))
         if all(picture.untouched for picture in pictures):
-            return Found(self.model.encode(batch), [None] * len(pictures))
+            return Found(self.model.encode(batch, layouts), [None] * len(pictures))
         reads, family = self.method.reads, self.geometry.family
-        full = moved_to(batch.device, family.full_images(layouts)) if "first" in reads else None
+        # A picture's own sequence among those that stand in one, where the encoder's batch is not one of partitions.
+        edges = None if family.batched else [0, *accumulate(part.shape[0] for part in pixels)]
+        full = moved_to(batch.device, family.full_images(layouts)) if "first" in reads and family.batched else None
         taps = taps_for(self.encoder, reads, full, keys=family.tokenwise)
-        with _reading(list(taps.values())):
-            states = self.model.encode(batch)
+        with _reading(list(taps.values()), edges):
+            states = self.model.encode(batch, layouts)
         attention = self._attention(taps, layouts)
         totals = [None if picture.untouched else picture.count for picture in pictures]
         firsts = [rows.first for rows in attention]
@@ -137,7 +144,7 @@ class PrunedEncoder:
             features = self._features(states, pictures)
         images, start = [], 0
         for index, picture in enumerate(pictures):
-            seen = None if features is None else features[index]
+            seen = None if features is None else self.model.embedded(features[index])
             images.append(
                 Image(
                     layout=picture.layout,
@@ -147,7 +154,7 @@ class PrunedEncoder:
                     shares=shares[index],
                     states=self._states(states, picture, start, seen),
                     features=seen,
-                    pixels=batch[start : start + picture.layout.partitions] if "pixels" in reads else None,
+                    pixels=pixels[index] if "pixels" in reads and family.batched else None,
                 )
                 if not picture.untouched
                 else None
@@ -174,33 +181,36 @@ class PrunedEncoder:
 
     def _attention(self, taps: dict[str, Tap], layouts: Sequence[Layout]) -> list[Attention]:
         """What was read of each picture, of all heads; each rank of a tensor-parallel group computed some of them."""
-        counts = [layout.partitions for layout in layouts]
-        rows = {name: self._rows(tap) for name, tap in taps.items()}
-        each = {name: list(part) if name == "first" else list(torch.split(part, counts)) for name, part in rows.items()}
+        family, pictures = self.geometry.family, list(layouts)
+        runs = 1 if family.batched else len(pictures)
+        each = {}
+        for name, tap in taps.items():
+            rows_of = family.first_rows if name == "first" else family.last_rows
+            each[name] = rows_of([self._rows(tap, runs)], self.encoder, pictures)
         if "received" in self.method.reads and self.encoder.cls is None:
             each["received"] = each["last"]  # the same there
         return [Attention(**{name: parts[index] for name, parts in each.items()}) for index in range(len(layouts))]
 
-    def _rows(self, tap: Tap) -> Tensor:
-        """(items, heads, ..., N)."""
-        if len(tap.rows) != 1:
+    def _rows(self, tap: Tap, runs: int) -> Tensor:
+        """(items, heads, ..., keys); `runs` readings of sequences that follow each other."""
+        if len(tap.rows) != runs:
             raise EngineError(
-                f"the encoder's attention was read {len(tap.rows)} times in one run: serve without compiling or"
+                f"the encoder's attention was read {len(tap.rows)} times in place of {runs}: serve without compiling or"
                 " capturing the vision encoder"
             )
-        return self.encoder.scores(all_heads(tap.rows[0], tap.module))
+        return all_heads(torch.cat(tap.rows, -1), tap.module)
 
     def _features(self, states: Tensor, pictures: Sequence[Picture]) -> list[Tensor]:
-        """(T, hidden) of each picture: all its tokens as the LLM would see them, newlines among them."""
+        """(T, width) of each picture: all its tokens as the LLM would get them, newlines among them."""
         if self.geometry.family.tokenwise:
             return self._projected(states, pictures, [None] * len(pictures), [None] * len(pictures))
-        each = torch.split(self.model.project(states), [picture.layout.partitions for picture in pictures])
-        return [self.model.pack(picture.layout.size, patches) for picture, patches in zip(pictures, each, strict=True)]
+        found: list[Tensor] = self.model.features(states, [picture.layout for picture in pictures])
+        return found
 
     def _project(self, found: Found, pictures: Sequence[Picture], kept: list[Tensor | None]) -> list[Tensor]:
-        """What the LLM sees of the kept tokens.
+        """What the LLM gets of the kept tokens.
 
-        Where the packer mixes patches every token is made, and the dropped ones thrown away.
+        Where a token is made of several patches every token is made, and the dropped ones thrown away.
         """
         merges = [
             None if image is None or rows is None else merged_of(self.method, image, rows)
@@ -247,20 +257,25 @@ class PrunedEncoder:
         return every.index_copy_(0, picture.real, tokens)
 
     def _batches(self, pictures: Sequence[Picture]) -> Iterator[slice]:
-        """Runs of pictures with at most `self.partitions` partitions together."""
+        """Runs of pictures with at most `self.cells` cells together."""
         start = total = 0
         for index, picture in enumerate(pictures):
-            if index > start and total + picture.layout.partitions > self.partitions:
+            if index > start and total + _cells(picture.layout) > self.cells:
                 yield slice(start, index)
                 start, total = index, 0
-            total += picture.layout.partitions
+            total += _cells(picture.layout)
         yield slice(start, len(pictures))
 
-    def _place(self, width: int, height: int, count: int) -> Picture:
-        layout = self.geometry.layout(width, height)
+    def _place(self, width: int, height: int, count: int, fewest: int, most: int) -> Picture:
+        layout = self.geometry.under((fewest, most)).layout(width, height)
         real = (layout.partition != STRUCTURE).nonzero().flatten()
         device = self.model.device()
         return Picture(layout.to(device), real.to(device), count)
+
+
+def _cells(layout: Layout) -> int:
+    """Visual tokens that the encoder computes of a picture, before unpadding."""
+    return layout.partitions * layout.cells_per_partition
 
 
 def _places(partition: Tensor, cell: Tensor, start: int, states: Tensor) -> Tensor:
@@ -275,7 +290,7 @@ def _all_places(layout: Layout, start: int, states: Tensor) -> Tensor:
 
 def all_heads(rows: Tensor, attention: Any) -> Tensor:
     """What was read of the heads of all ranks, (items, heads, ..., keys), the same on every rank."""
-    if attention.tp_size == 1:
+    if getattr(attention, "tp_size", 1) == 1:  # without it, every rank computes all heads
         return rows
     gathered: Tensor = tensor_model_parallel_all_gather(rows.contiguous(), dim=1)
     return gathered
@@ -299,17 +314,24 @@ def check_counts(embeddings: Sequence[Tensor], placeholders: list[int]) -> None:
 
 
 @contextmanager
-def _reading(taps: list[Tap]) -> Iterator[None]:
-    """While the block runs, the taps' layers are read, through hooks that are removed afterwards."""
+def _reading(taps: list[Tap], edges: list[int] | None) -> Iterator[None]:
+    """While the block runs, the taps' layers are read, through hooks that are removed afterwards.
+
+    `edges`, where several sequences stand in one: where each starts, and the end.
+    """
 
     def hook(tap: Tap) -> Any:
-        def read(attention: nn.Module, given: tuple[Any, ...]) -> None:
-            query, key = (_heads(states, attention) for states in given[:2])
-            tap.read(query, key, None, attention.scale)  # type: ignore[arg-type]
+        def read(attention: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
+            query, key = args[:2] if args else (named["query"], named["key"])
+            scale: Any = attention.scale
+            tap.read(_heads(query, attention), _heads(key, attention), None, scale, edges)
 
         return read
 
-    handles = [tap.module.attn.register_forward_pre_hook(hook(tap)) for tap in taps]  # type: ignore[union-attr]
+    handles = [
+        tap.module.attn.register_forward_pre_hook(hook(tap), with_kwargs=True)  # type: ignore[union-attr]
+        for tap in taps
+    ]
     try:
         yield
     finally:
@@ -318,5 +340,5 @@ def _reading(taps: list[Tap]) -> Iterator[None]:
 
 
 def _heads(states: Tensor, attention: Any) -> Tensor:
-    """(batch, tokens, heads * d) as (batch, heads, tokens, d)."""
-    return states.view(*states.shape[:2], -1, attention.head_size).transpose(1, 2)
+    """(batch, tokens, heads * d) or (batch, tokens, heads, d) as (batch, heads, tokens, d)."""
+    return states.reshape(*states.shape[:2], -1, attention.head_size).transpose(1, 2)

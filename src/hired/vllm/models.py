@@ -1,61 +1,43 @@
-"""The served models: vLLM's own classes with a budget."""
+"""What the served models share: vLLM's own classes with a budget."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from vllm.model_executor.models.llava import (
-    LlavaForConditionalGeneration,
-    LlavaMultiModalProcessor,
-    LlavaProcessingInfo,
-)
-from vllm.model_executor.models.llava_next import (
-    LlavaNextForConditionalGeneration,
-    LlavaNextMultiModalProcessor,
-    LlavaNextProcessingInfo,
-)
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
-from hired.errors import InputsError, UnsupportedModelError
+from hired.core.layout import Layout
+from hired.errors import InputsError
 from hired.vllm.encoding import PrunedEncoder
-from hired.vllm.processing import FIELD, PrunedInfo, PrunedProcessor
-from hired.vllm.settings import Settings
+from hired.vllm.processing import FIELD, PrunedInfo
+from hired.vllm.starting import check_engine, started
 
 
 class Pruned:
     """A model whose pictures keep a fixed share of their visual tokens. Put before a model class of vLLM's.
 
-    Without settings it is that class and nothing else. The methods below fit models of vLLM's LLaVA kind.
+    Without settings it is that class and nothing else. A family says in the methods below how its encoder is called.
 
     Attributes:
         pruned: our encoder, None without settings.
+        attends: name of the attention module in a layer of the encoder.
     """
 
     config: Any
-    vision_tower: Any
-    multi_modal_projector: Any
     pruned: PrunedEncoder | None
+    attends: ClassVar[str] = "self_attn"
 
     def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
         """Builds the model.
 
         Raises:
-            BudgetError: settings out of range.
-            UnsupportedModelError: an encoder that HiRED cannot read, or adapters inside it.
+            StartError: settings out of range, or a set-up that goes around the budget.
+            UnsupportedModelError: an encoder that HiRED cannot read.
         """
+        found = check_engine(vllm_config)
         super().__init__(vllm_config=vllm_config, prefix=prefix)  # type: ignore[call-arg]
-        settings = Settings.of(vllm_config.model_config.hf_config)
-        if settings is None:
-            self.pruned = None
-            return
-        lora = vllm_config.lora_config
-        if lora is not None and lora.enable_tower_connector_lora:
-            raise UnsupportedModelError(
-                "LoRA adapters inside the vision encoder are not supported with a budget: leave out"
-                " --enable-tower-connector-lora"
-            )
-        self.pruned = PrunedEncoder(self, settings, vllm_config.scheduler_config)
+        self.pruned = None if found is None else PrunedEncoder(self, *found, vllm_config.scheduler_config)
 
     def embed_multimodal(self, **kwargs: object) -> Any:
         """Embeddings of the pictures of one step."""
@@ -71,34 +53,52 @@ class Pruned:
         return self.pruned.embed(pixels, described)
 
     def encoder_layers(self) -> Sequence[nn.Module]:
-        """The loaded layers of the encoder, in order; each with its attention at `self_attn`."""
-        layers: Sequence[nn.Module] = self.vision_tower.vision_model.encoder.layers
-        return layers
+        """The loaded layers of the encoder, in order."""
+        raise NotImplementedError
 
-    def encode(self, pixels: Tensor) -> Tensor:
-        """(partitions, N, d): what the encoder gives for partitions, without CLS."""
-        found: Tensor = self._image_pixels_to_features(self.vision_tower, pixels)  # type: ignore[attr-defined]
-        return found
+    def by_picture(self, pixels: Any, layouts: Sequence[Layout]) -> list[Tensor]:
+        """What the encoder takes of each picture, to be put one behind the other; from the values as vLLM batches them.
+
+        Of a family whose encoder takes a batch of partitions, (partitions, channels, height, width) each.
+        """
+        raise NotImplementedError
+
+    def encode(self, pixels: Tensor, layouts: Sequence[Layout]) -> Tensor:
+        """What the encoder gives for pictures; (partitions, N, d) without CLS where tokens are encoder outputs."""
+        raise NotImplementedError
+
+    def features(self, states: Tensor, layouts: Sequence[Layout]) -> list[Tensor]:
+        """(T, width) of each picture, what the LLM gets of all its tokens; from what `encode` gave.
+
+        Only for families whose tokens are each made of several encoder outputs.
+        """
+        raise NotImplementedError
 
     def project(self, patches: Tensor) -> Tensor:
-        """(K, hidden): what the LLM sees of (K, d) encoder outputs."""
-        projected: Tensor = self.multi_modal_projector(patches)
-        return projected
-
-    def pack(self, size: tuple[int, int], patches: Tensor) -> Tensor:
-        """(T, hidden): the visual tokens of a picture of (width, height) pixels, from its projected partitions.
-
-        Only for families whose tokens are each made of several patches.
-        """
+        """(K, hidden): what the LLM sees of (K, d) encoder outputs. Only for families whose tokens are each one."""
         raise NotImplementedError
 
     def newline(self) -> Tensor | None:
         """(hidden,): what the LLM sees of a row-end newline, None in a model without."""
-        return getattr(self, "image_newline", None)
+        return None
+
+    def embedded(self, features: Tensor) -> Tensor:
+        """(T, hidden): what stands in place of the LLM's embeddings, of (T, width) `features`."""
+        return features
+
+    def labelled(self, tokens: Tensor, layout: Layout, rows: Tensor | None) -> Tensor:
+        """What is handed to vLLM of a picture's kept tokens.
+
+        Args:
+            tokens: (K, width), as `features`.
+            layout: the picture.
+            rows: (K,) int64, which of its tokens they are; None for all.
+        """
+        return tokens
 
     def device(self) -> torch.device:
         """Where the encoder is."""
-        device: torch.device = next(self.vision_tower.parameters()).device
+        device: torch.device = next(self.encoder_layers()[0].parameters()).device
         return device
 
 
@@ -107,35 +107,9 @@ def with_processor(stock: Any, info: Any, processor: Any) -> Any:
     factories = stock._processor_factory
 
     def make_info(ctx: Any) -> Any:
-        return factories.info(ctx) if Settings.of(ctx.get_hf_config()) is None else info(ctx)
+        return factories.info(ctx) if started(ctx.model_config) is None else info(ctx)
 
     def make_processor(made: Any, dummies: Any) -> Any:
         return processor(made, dummies) if isinstance(made, PrunedInfo) else factories.processor(made, dummies)
 
     return MULTIMODAL_REGISTRY.register_processor(make_processor, info=make_info, dummy_inputs=factories.dummy_inputs)
-
-
-class LlavaNextInfo(PrunedInfo, LlavaNextProcessingInfo):  # type: ignore[misc]
-    """Of LLaVA-NeXT."""
-
-
-class LlavaNextProcessor(PrunedProcessor, LlavaNextMultiModalProcessor):  # type: ignore[misc]
-    """Of LLaVA-NeXT."""
-
-
-@with_processor(LlavaNextForConditionalGeneration, LlavaNextInfo, LlavaNextProcessor)
-class HiredLlavaNext(Pruned, LlavaNextForConditionalGeneration):  # type: ignore[misc]
-    """LLaVA-NeXT: the full image and a grid of sub-images."""
-
-
-class LlavaInfo(PrunedInfo, LlavaProcessingInfo):  # type: ignore[misc]
-    """Of LLaVA-1.5."""
-
-
-class LlavaProcessor(PrunedProcessor, LlavaMultiModalProcessor):  # type: ignore[misc]
-    """Of LLaVA-1.5."""
-
-
-@with_processor(LlavaForConditionalGeneration, LlavaInfo, LlavaProcessor)
-class HiredLlava(Pruned, LlavaForConditionalGeneration):  # type: ignore[misc]
-    """LLaVA-1.5: one partition. Its Pixtral kind is refused."""

@@ -11,17 +11,21 @@ from vllm.multimodal.parse import ImageProcessorItems, ImageSize
 from vllm.multimodal.processing import ProcessorInputs, PromptReplacement
 
 from hired.core.budget import Budget
+from hired.core.layout import Layout
 from hired.costs.tokens import kept_tokens
-from hired.errors import BudgetError, InputsError
-from hired.vllm.geometry import geometry_of
-from hired.vllm.metrics import count
+from hired.errors import InputsError
+from hired.families.base import Size
+from hired.vllm.geometry import Geometry
+from hired.vllm.limits import served_geometry
+from hired.vllm.metrics import REQUEST_LOG, count
 from hired.vllm.settings import REQUEST_KEY, Settings, read, written
+from hired.vllm.starting import StartError, started
 
-# Below vLLM's logger, so that its handlers and its level apply.
-logger = init_logger("vllm.hired")
+logger = init_logger(REQUEST_LOG)
 
 FIELD = "hired_image"
-"""The field of a picture's processed data that says (width, height, visual tokens to keep), int64."""
+"""The field of a picture's processed data that says (width, height, visual tokens to keep) and the limits of the
+processor, 0 and 0 where it has none; int64."""
 
 _ALPHA_KEY = "hired_alpha"
 _METHOD_KEY = "hired_method"
@@ -43,33 +47,32 @@ class PrunedInfo:
     ctx: Any
 
     def __init__(self, ctx: Any) -> None:
-        """Checks settings and model, once for each process of vLLM's.
+        """Takes what `hired.vllm.starting` has checked.
 
         Raises:
-            BudgetError: settings out of range, or a budget that leaves nothing of the largest picture.
+            StartError: as `hired.vllm.starting.started`, or a model without settings.
             UnsupportedModelError: an encoder that HiRED cannot read.
-            InputsError: vLLM is set up in a way that would get around the budget.
         """
         super().__init__(ctx)  # type: ignore[call-arg]
-        config = ctx.get_hf_config()
-        settings = Settings.of(config)
-        if settings is None:
-            raise BudgetError('the configuration has no entry "hired"')
-        multimodal = ctx.get_mm_config()
-        if REQUEST_KEY in (multimodal.mm_processor_kwargs or {}):
-            raise BudgetError(
-                f"{REQUEST_KEY} is for requests: the server's budget goes into"
-                ' --hf-overrides \'{"hired": {"budget": ...}}\''
-            )
-        if multimodal.enable_mm_embeds:
-            raise InputsError(
-                "embeddings of pictures come without attention and cannot be pruned: leave out --enable-mm-embeds"
-            )
-        self.settings, self.geometry = settings, geometry_of(config)
-        settings.budget.allowance(self.geometry.largest)
+        found = started(ctx.model_config)
+        if found is None:
+            raise StartError('the configuration has no entry "hired"')
+        self.settings, self.geometry = found
 
-    def get_image_size_with_most_features(self) -> Any:
+    def geometry_under(self, options: Mapping[str, object]) -> Geometry:
+        """The layouts of pictures under a request's `mm_processor_kwargs`, ours left out."""
+        options = {key: value for key, value in options.items() if key not in _KEYS}
+        return served_geometry(self.ctx.model_config, options) if options else self.geometry
+
+    def shown(self, data: Mapping[str, Any], layouts: Sequence[Layout]) -> bool:
+        """Whether the processor's output is of pictures with these layouts, as far as it tells."""
+        cut = data.get("image_sizes")
+        return cut is None or [layout.size for layout in layouts] == [(width, height) for height, width in cut.tolist()]
+
+    def get_image_size_with_most_features(self, *args: Any, **named: Any) -> Any:
         """What memory is profiled on: a picture with the most partitions, whatever is kept of it."""
+        if args or named:  # not of pictures: vLLM finds the sizes of videos with it too
+            return super().get_image_size_with_most_features(*args, **named)  # type: ignore[misc]
         return ImageSize(*self.geometry.largest_size)
 
     def get_supported_mm_limits(self) -> Mapping[str, int | None]:
@@ -117,41 +120,39 @@ class PrunedProcessor:
         result = super().apply(replace(inputs, hf_processor_mm_kwargs=pinned), timing_ctx)  # type: ignore[misc]
         places = result["mm_placeholders"].get("image", ())
         if places and not isinstance(inputs, _Dummies):
-            self._report(inputs.mm_data_items, sum(place.length for place in places), budget)
+            left = sum(place.get_num_embeds() for place in places)
+            self._report(inputs.mm_data_items["image"], self.info.geometry_under(options), left, budget)
         return result
 
-    def _report(self, items: Any, left: int, budget: Budget) -> None:
-        pictures = items["image"]
+    def _report(self, pictures: Any, geometry: Geometry, left: int, budget: Budget) -> None:
         full = None
         # A picture that the client names by id only has no size any more.
         if all(pictures.get(index) is not None for index in range(len(pictures))):
-            full = sum(layout.tokens_full for layout in self._layouts(pictures))
+            full = sum(geometry.layout(*size).tokens_full for size in _sizes(pictures))
             count(full, left)
         before = "?" if full is None else full
         logger.info(
             "HiRED: kept %d of %s visual tokens, images=%d, budget=%s", left, before, len(pictures), written(budget)
         )
 
-    def _layouts(self, pictures: Any) -> list[Any]:
-        sizes = [pictures.get_image_size(index) for index in range(len(pictures))]
-        return [self.info.geometry.layout(size.width, size.height) for size in sizes]
-
     def _apply_hf_processor_main(self, mm_items: Any, hf_kwargs: Mapping[str, object]) -> Any:
         budget = read(str(hf_kwargs[REQUEST_KEY]))
-        rest = {key: value for key, value in hf_kwargs.items() if key not in _KEYS}
         pictures = mm_items.get("image", ())
         if len(pictures) and not isinstance(pictures, ImageProcessorItems):
             raise InputsError("embeddings of pictures come without attention and cannot be pruned: send the pictures")
-        layouts = self._layouts(pictures)
+        geometry, sizes = self.info.geometry_under(hf_kwargs), _sizes(pictures)
+        layouts = [geometry.layout(*size) for size in sizes]
         counts = [self.info.settings.tokens(layout, budget) for layout in layouts]
+        rest = {key: value for key, value in hf_kwargs.items() if key not in _KEYS}
         data = super()._apply_hf_processor_main(mm_items, rest)  # type: ignore[misc]
         if counts:
-            sizes = [pictures.get_image_size(index) for index in range(len(pictures))]
-            cut = data.get("image_sizes")
-            if cut is not None and [tuple(size) for size in cut.tolist()] != [(s.height, s.width) for s in sizes]:
-                raise InputsError(f"the image processor saw pictures of other sizes (height, width) than {sizes}")
-            rows = [[size.width, size.height, count] for size, count in zip(sizes, counts, strict=True)]
-            data[FIELD] = torch.tensor(rows)
+            if not self.info.shown(data, layouts):
+                raise InputsError(
+                    f"the image processor did not cut or resize pictures of {sizes} (width, height) as the model's own"
+                    " does: leave options that change this out of mm_processor_kwargs"
+                )
+            limits = geometry.limits or (0, 0)
+            data[FIELD] = torch.tensor([[*size, count, *limits] for size, count in zip(sizes, counts, strict=True)])
         return data
 
     def _get_mm_fields_config(self, hf_inputs: Any, hf_processor_mm_kwargs: Mapping[str, object]) -> Any:
@@ -161,10 +162,19 @@ class PrunedProcessor:
     def _get_prompt_updates(
         self, mm_items: Any, hf_processor_mm_kwargs: Mapping[str, object], out_mm_kwargs: Any
     ) -> Sequence[Any]:
-        token = self.info.get_hf_config().image_token_index
-
-        def placeholders(index: int) -> list[int]:
+        def placeholders(index: int) -> Any:
             # The same number that the model reads: nobody else counts.
-            return [token] * int(out_mm_kwargs["image"][index][FIELD].data[2])
+            return self.placeholders(int(out_mm_kwargs["image"][index][FIELD].data[2]))
 
-        return [PromptReplacement(modality="image", target=[token], replacement=placeholders)]
+        target = [self.info.geometry.image_token]
+        return [PromptReplacement(modality="image", target=target, replacement=placeholders)]
+
+    def placeholders(self, count: int) -> Any:
+        """What stands for a picture of `count` visual tokens: token ids, or vLLM's `PromptUpdateDetails`."""
+        return [self.info.geometry.image_token] * count
+
+
+def _sizes(pictures: Any) -> list[Size]:
+    """(width, height) of each picture."""
+    sizes = (pictures.get_image_size(index) for index in range(len(pictures)))
+    return [(size.width, size.height) for size in sizes]

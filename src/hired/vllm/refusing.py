@@ -1,12 +1,20 @@
 """What is registered on a vLLM that the plugin was not tested with: vLLM's own classes, which refuse `hired`."""
 
+from importlib import import_module
 from typing import Any
 
-from vllm.model_executor.models.llava import LlavaForConditionalGeneration
-from vllm.model_executor.models.llava_next import LlavaNextForConditionalGeneration
-from vllm.model_executor.models.llava_onevision import LlavaOnevisionForConditionalGeneration
-
 from hired.vllm.versions import check
+
+STOCK = {
+    "HiredLlavaNext": ("llava_next", "LlavaNextForConditionalGeneration"),
+    "HiredLlava": ("llava", "LlavaForConditionalGeneration"),
+    "HiredLlavaOnevision": ("llava_onevision", "LlavaOnevisionForConditionalGeneration"),
+    "HiredInternVL": ("interns1", "InternS1ForConditionalGeneration"),
+    "HiredQwen2VL": ("qwen2_vl", "Qwen2VLForConditionalGeneration"),
+    "HiredQwen25VL": ("qwen2_5_vl", "Qwen2_5_VLForConditionalGeneration"),
+    "HiredQwen3VL": ("qwen3_vl", "Qwen3VLForConditionalGeneration"),
+}
+"""vLLM's module and class for each of ours. Imported when asked for: another vLLM may lack some."""
 
 
 class _Refusing:
@@ -18,13 +26,11 @@ class _Refusing:
         super().__init__(vllm_config=vllm_config, prefix=prefix)  # type: ignore[call-arg]
 
 
-class HiredLlavaNext(_Refusing, LlavaNextForConditionalGeneration):  # type: ignore[misc]
-    """`LlavaNextForConditionalGeneration`, never pruned."""
-
-
-class HiredLlava(_Refusing, LlavaForConditionalGeneration):  # type: ignore[misc]
-    """`LlavaForConditionalGeneration`, never pruned."""
-
-
-class HiredLlavaOnevision(_Refusing, LlavaOnevisionForConditionalGeneration):  # type: ignore[misc]
-    """`LlavaOnevisionForConditionalGeneration`, never pruned."""
+def __getattr__(name: str) -> Any:
+    """vLLM's own class behind one of ours, never pruned; made once."""
+    if name not in STOCK:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, stock = STOCK[name]
+    base = getattr(import_module(f"vllm.model_executor.models.{module}"), stock)
+    globals()[name] = made = type(name, (_Refusing, base), {"__module__": __name__, "__doc__": f"`{stock}`."})
+    return made

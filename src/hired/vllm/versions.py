@@ -4,10 +4,10 @@ import re
 
 from hired.errors import UnsupportedModelError
 
-TESTED = ">=0.31,<0.33"
+TESTED = ">=0.31,<0.34"
 """The range in which the plugin works; elsewhere a configuration with `hired` is refused."""
 
-_RELEASES = {(0, 31), (0, 32)}
+_RELEASES = {(0, 31), (0, 32), (0, 33)}
 
 
 def in_range(version: str | None = None) -> bool:

@@ -1,5 +1,6 @@
 """LLaVA-OneVision, served: SigLIP without CLS, whose packer mixes patches of large pictures."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,8 +11,10 @@ from vllm.model_executor.models.llava_onevision import (
     LlavaOnevisionProcessingInfo,
 )
 
+from hired.core.layout import Layout
 from hired.errors import UnsupportedModelError
-from hired.vllm.models import Pruned, with_processor
+from hired.vllm.families.squares import Squares
+from hired.vllm.models import with_processor
 from hired.vllm.processing import PrunedInfo, PrunedProcessor
 
 _PACKED = "anyres_max_9"
@@ -36,11 +39,16 @@ class LlavaOnevisionProcessor(PrunedProcessor, LlavaOnevisionMultiModalProcessor
 
 
 @with_processor(LlavaOnevisionForConditionalGeneration, LlavaOnevisionInfo, LlavaOnevisionProcessor)
-class HiredLlavaOnevision(Pruned, LlavaOnevisionForConditionalGeneration):  # type: ignore[misc]
+class HiredLlavaOnevision(Squares, LlavaOnevisionForConditionalGeneration):  # type: ignore[misc]
     """LLaVA-OneVision: the full image and a grid of sub-images, resampled where there are many. No videos."""
 
-    def pack(self, size: tuple[int, int], patches: Tensor) -> Tensor:
-        """With vLLM's own packer."""
+    def features(self, states: Tensor, layouts: Sequence[Layout]) -> list[Tensor]:
+        """Every patch projected, and packed with vLLM's own packer."""
+        each = torch.split(self.project(states), [layout.partitions for layout in layouts])
+        return [self._packed(layout.size, patches) for layout, patches in zip(layouts, each, strict=True)]
+
+    def _packed(self, size: Any, patches: Tensor) -> Tensor:
+        """(T, hidden) of a picture of (width, height) pixels, from its (P, N, hidden) projected partitions."""
         packed: Tensor = self._merge_image_patch_embeddings(
             torch.tensor([size[1], size[0]]), patches, image_newline=self.image_newline, strategy="spatial_unpad"
         )
