@@ -6,12 +6,13 @@ SERVED := .venv-vllm
 HARNESS := .venv-lmms
 FAMILIES := .venv-families
 PAGE := .venv-page
+KERNELS := .venv-kernels
 BIN := $(VENV)/bin
 # The models in the tests are too small for threads: a process a core is quicker.
 PYTEST := -m pytest --numprocesses auto
 test test-oldest test-families test-families-oldest test-upstream test-lmms test-page: export OMP_NUM_THREADS := 1
 
-.PHONY: demo test test-oldest test-upstream test-vllm test-lmms test-page test-families test-families-oldest lint types docs-check train train-aya results leaderboard bench bench-gpu bench-serve clean help
+.PHONY: demo test test-oldest test-upstream test-vllm test-lmms test-page test-kernels test-families test-families-oldest lint types docs-check train train-aya results leaderboard bench bench-gpu bench-serve clean help
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -65,6 +66,15 @@ $(PAGE)/.dev: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(PAGE)
 	$(PAGE)/bin/pip install --quiet -c constraints.txt -e '.[dev,page]' 'playwright>=1.49,<2'
 	@touch $@
+
+# Triton interprets the kernels on a CPU; a torch for CUDA brings its own.
+$(KERNELS)/.dev: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(KERNELS)
+	$(KERNELS)/bin/pip install --quiet -c constraints.txt -e '.[dev]' triton
+	@touch $@
+
+test-kernels: $(KERNELS)/.dev  ## the kernels of a GPU against tensors, interpreted on a CPU
+	TRITON_INTERPRET=1 $(KERNELS)/bin/python -m pytest tests/test_kernels.py
 
 demo: $(VENV)/.demo  ## ask the shipped model about 20 pictures at a 20 % budget
 	$(BIN)/python examples/demo.py
@@ -145,6 +155,8 @@ bench-gpu: $(VENV)/.demo  ## measure speed and memory on a CUDA GPU
 	for shape in llava-next-7b llava-next-0.5b llava-1.5-7b; do \
 		$(PLAN) --device cuda --dtype fp16 $$shape --encoder-budget 2 \
 			-o benchmarks/plan-$$shape-gpu.json > /dev/null || exit 1; done
+	$(BIN)/python -m pytest tests/test_cuda.py tests/test_kernels.py
+	-$(BIN)/python benchmarks/gpu_targets.py
 	$(BIN)/python benchmarks/speed_table.py > /dev/null
 	$(BIN)/python benchmarks/plan_check.py
 

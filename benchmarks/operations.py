@@ -1,6 +1,6 @@
 """How many operations torch dispatches for one prefill, untouched and under a budget: the same on every machine.
 
-python benchmarks/operations.py      # writes benchmarks/operations.json
+python -m benchmarks.operations      # writes benchmarks/operations.json and docs/operations.md
 
 The model is as deep as LLaVA-NeXT with CLIP-L and a 24-layer LLM, but narrow and random: operations do not depend on
 widths or values. A GPU at batch 1 waits for Python to start each of them, so this is what a small model's time to the
@@ -18,8 +18,9 @@ import hired
 from hired.files import write_json
 from hired.machine import versions
 
-OUT = Path(__file__).parent / "operations.json"
-LAYERS, BUDGET, BATCHES = 24, 0.2, (1, 2, 4, 8)
+HERE = Path(__file__).parent
+OUT, PAGE = HERE / "operations.json", HERE.parent / "docs" / "operations.md"
+LAYERS, BUDGET, BATCHES = 24, 0.2, (1, 2, 4)
 ARMS: dict[str, dict[str, Any] | None] = {"untouched": None, "20%": {}, "20%, encoder x 2": {"encoder_budget": 2}}
 
 
@@ -54,6 +55,27 @@ def operations(model: Any, inputs: Any, settings: dict[str, Any] | None) -> int:
     return dispatched.count
 
 
+def page(content: dict[str, Any]) -> str:
+    """The page of a result file."""
+    settings, made = content["settings"], ", ".join(f"{key} {value}" for key, value in content["versions"].items())
+    lines = [
+        "# Operations",
+        "",
+        "Written by `python -m benchmarks.operations` from `benchmarks/operations.json`; not edited by hand.",
+        "",
+        "How many operations torch dispatches for one prefill, encoder included, of a LLaVA-NeXT with"
+        f" {settings['layers']} layers in the encoder and in the LLM, pictures of {settings['partitions']} partitions,"
+        " on a CPU. Counts are the same on every machine. At batch 1 a GPU waits for Python to start them.",
+        "",
+        "| batch | | operations | more than untouched |",
+        "|---|---|---|---|",
+    ]
+    for row in content["results"]:
+        lines.append(f"| {row['batch']} | {row['arm']} | {row['operations']:,} | {row['more']:+,} |")
+    ends = "Under a budget the encoder's last layer does not run, which saves about 25; that is in the difference."
+    return "\n".join([*lines, "", ends, "", f"Versions: {made}.", ""])
+
+
 def main() -> None:
     model, processor = deep()
     side = int(model.config.vision_config.image_size)
@@ -68,7 +90,9 @@ def main() -> None:
             for name, count in counts.items()
         ]
     settings = {"layers": LAYERS, "budget": BUDGET, "partitions": int(inputs["pixel_values"].shape[1])}
-    write_json(OUT, {"settings": settings, "versions": versions(), "results": rows})
+    content = {"settings": settings, "versions": versions(), "results": rows}
+    write_json(OUT, content)
+    PAGE.write_text(page(content), encoding="utf-8")
 
 
 if __name__ == "__main__":

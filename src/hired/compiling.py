@@ -10,7 +10,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def untraced(function: Function) -> Function:
-    """A decorator. Where nothing is being compiled the function is called at once: torch's wrapper costs 3 us a call."""
+    """A decorator. Where nothing is being compiled it calls the function at once: torch's wrapper costs 3 us a call."""
     disable: Callable[[Function], Any] = torch.compiler.disable
     disabled = disable(function)
 

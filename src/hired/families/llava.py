@@ -11,7 +11,6 @@ from hired.families.base import Encoder, Family, Size, core_model, match_sizes
 from hired.families.remembered import Remembered
 from hired.families.squares import seen_share, square_cells, tower_parts
 
-
 _layouts = Remembered()
 
 
@@ -56,7 +55,7 @@ class Llava(Family):
         """One partition an image; its box is the part of the picture shown where `sizes` tell the picture."""
         side, cells = square_cells(model, inputs["pixel_values"], self.strategy)
         match_sizes(sizes, inputs["pixel_values"].shape[0])
-        known = sizes or [None] * inputs["pixel_values"].shape[0]
+        known: list[Size | None] = [*sizes] if sizes else [None] * inputs["pixel_values"].shape[0]
         shown = [(size, _shown(model, size, side)) for size in known]
         return [_layouts.get((cells, *facts), partial(_layout, cells, *facts)) for facts in shown]
 

@@ -9,7 +9,7 @@ from transformers.image_processing_utils import select_best_resolution
 from hired.core.layout import STRUCTURE, Layout
 from hired.errors import InputsError
 from hired.families.base import Encoder, Family, Size, core_model, parameters_at_hand
-from hired.families.remembered import Remembered
+from hired.families.remembered import Remembered, own_packer
 from hired.families.squares import (
     blank_tiles,
     canvas_tiles,
@@ -79,8 +79,8 @@ class LlavaNext(Family):
 
     def _known(self, model: Any, size: Size, side: int, cells: int) -> Layout:
         """The layout of a picture's size; kept where the packer is transformers' own."""
-        packer = getattr(model.pack_image_features, "__func__", None)
-        if not str(getattr(packer, "__module__", "")).startswith("transformers."):
+        packer = own_packer(model)
+        if packer is None:
             return self._layout(model, size, side, cells)
         grids = tuple(map(tuple, model.config.image_grid_pinpoints))
         facts = packer, grids, size, side, cells, seen_share(model)

@@ -3,6 +3,7 @@
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from typing import Any
 
 import torch
 
@@ -10,6 +11,12 @@ from hired.core.layout import Layout
 
 MOST = 256
 """Layouts kept; one of a large picture holds 100 KB."""
+
+
+def own_packer(model: Any) -> Any:
+    """The function by which a model packs features, None where it is not transformers' own: it may do anything."""
+    packer = getattr(model.pack_image_features, "__func__", None)
+    return packer if str(getattr(packer, "__module__", "")).startswith("transformers.") else None
 
 
 class Remembered:

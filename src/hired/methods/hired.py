@@ -48,7 +48,8 @@ class HiRED:
             first = need(image.attention.first, "first")
             full = of_full_image(total, self.alpha, layout.capacity)
             mass = first.float().sum(0) if layout.partitions > 1 else None
-            return kernels.kept(scores, layout, total=total, full=full, mass=mass)
+            kept: Tensor = kernels.kept(scores, layout, total=total, full=full, mass=mass)
+            return kept
         shares = self._shares(image) if image.shares is None else image.shares
         if image.newlines == "drop":
             return best(scores, layout, shares, total)
