@@ -8,6 +8,7 @@ first token follows.
 """
 
 import copy
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import hired
 from hired.files import write_json
-from hired.machine import versions
+from hired.machine import machine, versions
 
 HERE = Path(__file__).parent
 OUT, PAGE = HERE / "operations.json", HERE.parent / "docs" / "operations.md"
@@ -58,14 +59,18 @@ def operations(model: Any, inputs: Any, settings: dict[str, Any] | None) -> int:
 def page(content: dict[str, Any]) -> str:
     """The page of a result file."""
     settings, made = content["settings"], ", ".join(f"{key} {value}" for key, value in content["versions"].items())
+    layers, partitions = settings["layers"], settings["partitions"]
+    what = (
+        "How many operations torch dispatches for one prefill, encoder included, of a LLaVA-NeXT with"
+        f" {layers} layers in the encoder and in the LLM, pictures of {partitions} partitions, on a CPU. Counts are"
+        " the same on every machine. At batch 1 a GPU waits for Python to start them."
+    )
     lines = [
         "# Operations",
         "",
         "Written by `python -m benchmarks.operations` from `benchmarks/operations.json`; not edited by hand.",
         "",
-        "How many operations torch dispatches for one prefill, encoder included, of a LLaVA-NeXT with"
-        f" {settings['layers']} layers in the encoder and in the LLM, pictures of {settings['partitions']} partitions,"
-        " on a CPU. Counts are the same on every machine. At batch 1 a GPU waits for Python to start them.",
+        textwrap.fill(what, 120),
         "",
         "| batch | | operations | more than untouched |",
         "|---|---|---|---|",
@@ -90,7 +95,7 @@ def main() -> None:
             for name, count in counts.items()
         ]
     settings = {"layers": LAYERS, "budget": BUDGET, "partitions": int(inputs["pixel_values"].shape[1])}
-    content = {"settings": settings, "versions": versions(), "results": rows}
+    content = {"settings": settings, "machine": machine(model), "versions": versions(), "results": rows}
     write_json(OUT, content)
     PAGE.write_text(page(content), encoding="utf-8")
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,7 +26,8 @@ def _varlen() -> Varlen | None:
         from torch.nn.attention.varlen import varlen_attn
     except ImportError:
         return None
-    return varlen_attn if "scale" in inspect.signature(varlen_attn).parameters else None
+    found: Any = varlen_attn
+    return found if "scale" in inspect.signature(varlen_attn).parameters else None
 
 
 def varlen_for(query: Tensor) -> Varlen | None:

@@ -63,7 +63,8 @@ def leans_left(rows: Rows, *, freely: bool) -> bool:
 
 @dataclass(frozen=True)
 class Beforehand:
-    """A cut that is known before the choice, as the placeholders of a picture are all alike (`Rows.alike`).
+    """A cut that is known before the choice, as the placeholders of a picture are all alike (`Rows.alike`) and follow
+    each other.
 
     Attributes:
         stay: (batch, length) bool on the CPU, False for as many of each picture's placeholders as it loses tokens.
@@ -80,8 +81,8 @@ class Beforehand:
     @classmethod
     def of(
         cls, rows: Rows, tokens: list[int], dropped: list[int], *, labelled: bool, device: torch.device
-    ) -> "Beforehand":
-        """The cut of rows.
+    ) -> "Beforehand | None":
+        """The cut of rows; None where other tokens stand between a picture's, such as tags between its tiles.
 
         Args:
             rows: the rows.
@@ -91,7 +92,9 @@ class Beforehand:
             device: where the inputs are.
         """
         stay, places = np.ones(rows.here.shape, dtype=bool), rows.places
-        for end, gone in zip(accumulate(tokens), dropped, strict=True):
+        for count, end, gone in zip(tokens, accumulate(tokens), dropped, strict=True):
+            if gone and places[end - 1] - places[end - count] != count - 1:
+                return None
             stay.reshape(-1)[places[end - gone : end]] = False
         shown, per_row = torch.from_numpy(stay), (~stay).sum(axis=1).tolist()
         made = order(rows, shown, per_row, left=leans_left(rows, freely=not labelled))

@@ -133,8 +133,8 @@ def plan(
 
 def _beforehand(
     inputs: Mapping[str, Any], rows: Rows, layouts: list[Layout], totals: list[int | None], newlines: Newlines
-) -> Beforehand:
-    """How the inputs are cut, from how many tokens of each picture are kept."""
+) -> Beforehand | None:
+    """How the inputs are cut, from how many tokens of each picture are kept; None where that does not tell."""
     dropped = []
     for layout, total in zip(layouts, totals, strict=True):
         kept = total if total is None or newlines == "keep" else min(total, layout.tokens_real)

@@ -27,8 +27,8 @@ class Rows:
         behind: tokens in the cache.
         counts: image placeholders of every row, of its new part.
         here: (batch, L - start) bool, where they are.
-        alike: whether the entries of all placeholders are known to be the same, so that nothing tells which of a
-            picture's are left out, but their number.
+        alike: whether the entries of all placeholders are known to be the same, so that of those that follow each other
+            nothing tells which are left out, but their number.
         mask: (batch, L - start) mask of the new part beside `input_ids`, None where nothing is masked.
         lead, trail: padding at both ends of every row's new part: places that are masked, hold no placeholder, and
             have no label. Only they may go.
