@@ -8,12 +8,13 @@ FAMILIES := .venv-families
 PAGE := .venv-page
 GGUF := .venv-gguf
 WHEELS := .wheels
+KERNELS := .venv-kernels
 BIN := $(VENV)/bin
 # The models in the tests are too small for threads: a process a core is quicker.
 PYTEST := -m pytest --numprocesses auto
 test test-oldest test-families test-families-oldest test-upstream test-vllm-next test-lmms test-page test-gguf: export OMP_NUM_THREADS := 1
 
-.PHONY: demo test test-oldest test-upstream test-vllm test-vllm-next test-lmms test-page test-gguf test-families test-families-oldest lint types docs-check train train-aya results leaderboard bench bench-gguf bench-gpu bench-serve bench-serve-gpu clean help
+.PHONY: demo test test-oldest test-upstream test-vllm test-vllm-next test-lmms test-page test-gguf test-kernels test-families test-families-oldest lint types docs-check train train-aya results leaderboard bench bench-gguf bench-gpu bench-serve bench-serve-gpu clean help
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -82,6 +83,15 @@ $(GGUF)/.dev: pyproject.toml constraints-gguf.txt tests/vllm/setup_env.py $(WHEE
 		-c constraints-gguf.txt -e '.[dev,gguf]' torchvision
 	$(GGUF)/bin/python tests/vllm/setup_env.py
 	@touch $@
+
+# Triton interprets the kernels on a CPU; a torch for CUDA brings its own.
+$(KERNELS)/.dev: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(KERNELS)
+	$(KERNELS)/bin/pip install --quiet -c constraints.txt -e '.[dev]' triton
+	@touch $@
+
+test-kernels: $(KERNELS)/.dev  ## the kernels of a GPU against tensors, interpreted on a CPU
+	TRITON_INTERPRET=1 $(KERNELS)/bin/python -m pytest tests/test_kernels.py
 
 demo: $(VENV)/.demo  ## ask the shipped model about 20 pictures at a 20 % budget
 	$(BIN)/python examples/demo.py
@@ -182,6 +192,8 @@ bench-gpu: $(VENV)/.demo  ## measure speed and memory on a CUDA GPU
 	for shape in llava-next-7b llava-next-0.5b llava-1.5-7b; do \
 		$(PLAN) --device cuda --dtype fp16 $$shape --encoder-budget 2 \
 			-o benchmarks/plan-$$shape-gpu.json > /dev/null || exit 1; done
+	$(BIN)/python -m pytest tests/test_cuda.py tests/test_kernels.py
+	-$(BIN)/python benchmarks/gpu_targets.py
 	$(BIN)/python benchmarks/speed_table.py > /dev/null
 	$(BIN)/python benchmarks/plan_check.py
 

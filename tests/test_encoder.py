@@ -4,6 +4,7 @@ import copy
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -304,6 +305,25 @@ def test_packing(lengths: list[int]) -> None:
         alone = torch.nn.functional.scaled_dot_product_attention(*parts).transpose(1, 2)
         torch.testing.assert_close(mixed[:, start : start + length], alone)
         start += length
+
+
+def test_packing_in_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    def varlen(q: Tensor, k: Tensor, v: Tensor, edges: Tensor, same: Tensor, *most: int, scale: float | None) -> Tensor:
+        assert edges is same
+        assert edges.dtype == torch.int32
+        assert most == (17, 17)
+        parts = []
+        for start, end in pairwise(edges.tolist()):
+            heads = (part[start:end].transpose(0, 1)[None] for part in (q, k, v))
+            parts.append(torch.nn.functional.scaled_dot_product_attention(*heads, scale=scale)[0].transpose(0, 1))
+        return torch.cat(parts)
+
+    packed = Packed.of([2, 17, 1, 9], torch.device("cpu"))
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(1, 2, 29, 8) for _ in range(3))
+    padded = packed.attend(q, k, v, 0.3)
+    monkeypatch.setattr("hired.encoding.packed.varlen_for", lambda query: varlen)
+    torch.testing.assert_close(packed.attend(q, k, v, 0.3), padded)
 
 
 def test_packing_pads_little() -> None:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from benchmarks import leaderboard_page, speed_table
+from benchmarks import leaderboard_page, operations, speed_table
 from benchmarks.table import PAGE, page, table
 
 from hired.methods import METHODS
@@ -27,6 +27,10 @@ def test_readme_holds_the_table_of_the_speed_files() -> None:
 
 def test_results_page_is_up_to_date() -> None:
     assert PAGE.read_text() == page()
+
+
+def test_page_of_operations_is_up_to_date() -> None:
+    assert operations.PAGE.read_text() == operations.page(json.loads(operations.OUT.read_text()))
 
 
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.name)

@@ -18,6 +18,8 @@ from hired.core.image import Attention, Image
 from hired.core.transfer import moved_to
 from hired.encoding.distinct import distinct
 from hired.encoding.taps import Tap
+from hired.encoding.waiting import worth_waiting
+from hired.methods.base import told_early
 from hired.reduction import Plan
 
 __all__ = ["Choosing", "choosing"]
@@ -55,7 +57,8 @@ def choosing(subject: Subject, made: Plan) -> Choosing | None:
     sequence = (int(vision.image_size) // int(vision.patch_size)) ** 2 + 1
     full = moved_to(subject.device, subject.family.full_images(made.layouts))
     pixels = subject.family.pixels(made.inputs, made.layouts)
-    divide = getattr(made.method, "shares", None)
+    divide = getattr(made.method, "shares", None) if told_early(made.method, subject.device) else None
+    tokens = layout.partitions * layout.cells_per_partition
 
     def drawn() -> Tensor:  # (partitions, heads, sequence, d), in memory as attention modules have it
         shape = (len(pixels), sequence, heads, int(vision.hidden_size) // heads)
@@ -70,7 +73,8 @@ def choosing(subject: Subject, made: Plan) -> Choosing | None:
         return image if divide is None else replace(image, shares=divide(image))
 
     def inside(query: Tensor, key: Tensor) -> None:
-        distinct(pixels)
+        if worth_waiting(subject.device, tokens):
+            distinct(pixels)
         read(query, key)
 
     def alone(query: Tensor, key: Tensor) -> None:

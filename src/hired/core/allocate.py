@@ -1,11 +1,16 @@
 """How a budget is divided among the partitions of one image (paper, Algorithm 1, lines on N_p)."""
 
+import math
+from collections.abc import Sequence
+from itertools import accumulate
+
 import torch
 from torch import Tensor
 
 from hired.core.budget import floor_share
+from hired.core.transfer import moved_to
 
-_NOTHING = 1e-30
+NOTHING = 1e-30
 """Weights at most this share of their sum are zero."""
 
 
@@ -44,7 +49,7 @@ def divide(total: int, weights: Tensor, capacity: Tensor) -> Tensor:
     whole = weights.sum()
     weights = weights / torch.where(whole > 0, whole, torch.ones_like(whole))
     # What is nothing beside the others counts as nothing: its ratios would overflow.
-    weights = torch.where(weights > _NOTHING, weights, torch.zeros_like(weights))
+    weights = torch.where(weights > NOTHING, weights, torch.zeros_like(weights))
     quota = _fill(torch.full_like(whole, float(total)), weights, room)
     quota = quota + _fill(total - quota.sum(), torch.where(weights > 0, torch.zeros_like(room), room), room - quota)
     return _largest_remainder(total, quota, capacity)
@@ -80,6 +85,53 @@ def _largest_remainder(total: int, quota: Tensor, capacity: Tensor) -> Tensor:
     return base + (place < total - base.sum()).to(torch.int64)
 
 
+def divided(total: int, weights: Sequence[float], capacity: Sequence[int]) -> list[int]:
+    """What `divide` gives, worked out on the host: for a few partitions a hundredth of the time of its tensors."""
+    weights = [weight if room > 0 else 0.0 for weight, room in zip(weights, capacity, strict=True)]
+    whole = math.fsum(weights)
+    weights = [weight / whole if whole > 0 else weight for weight in weights]
+    weights = [weight if weight > NOTHING else 0.0 for weight in weights]
+    quota = _filled(total, weights, capacity)
+    if not all(weights):
+        left = [room - filled for room, filled in zip(capacity, quota, strict=True)]
+        others = [0.0 if weight else float(room) for weight, room in zip(weights, capacity, strict=True)]
+        quota = list(map(sum, zip(quota, _filled(total - math.fsum(quota), others, left), strict=True)))
+    return _whole(total, quota, capacity)
+
+
+def _filled(total: float, weights: Sequence[float], room: Sequence[float]) -> list[float]:
+    """As `_fill`."""
+    order = sorted((i for i, weight in enumerate(weights) if weight > 0), key=lambda i: room[i] / weights[i])
+    still = [*accumulate(weights[i] for i in reversed(order))][::-1]
+    level, before = 0.0, 0.0
+    for index, of in zip(order, still, strict=True):
+        level, most = (total - before) / of, room[index] / weights[index]
+        if level <= most:
+            break
+        level, before = most, before + room[index]
+    return [min(float(most), max(level, 0.0) * weight) for most, weight in zip(room, weights, strict=True)]
+
+
+def _whole(total: int, quota: Sequence[float], capacity: Sequence[int]) -> list[int]:
+    """As `_largest_remainder`."""
+    near = 1e-9 * max(total, 1)
+    quota = [float(round(each)) if abs(each - round(each)) < near else each for each in quota]
+    base = [min(math.floor(each), room) for each, room in zip(quota, capacity, strict=True)]
+    fraction = [
+        float(round((each - own) * 2**32)) if own < room else -1.0
+        for each, own, room in zip(quota, base, capacity, strict=True)
+    ]
+    for index in sorted(range(len(base)), key=lambda i: -fraction[i])[: total - sum(base)]:
+        base[index] += 1
+    return base
+
+
+def of_full_image(total: int, alpha: float, capacity: tuple[int, ...]) -> int:
+    """Tokens that the full image keeps; arguments as in `share_out`."""
+    full = min(floor_share(alpha, total), capacity[0])
+    return min(max(full, total - sum(capacity[1:])), capacity[0])
+
+
 def share_out(total: int, alpha: float, capacity: tuple[int, ...], scores: Tensor | None) -> Tensor:
     """Tokens every partition keeps.
 
@@ -95,10 +147,10 @@ def share_out(total: int, alpha: float, capacity: tuple[int, ...], scores: Tenso
     Returns:
         (P,) int64 on the device of `scores` (CPU when None), with sum `total`.
     """
-    tiles = sum(capacity[1:])
-    full = min(floor_share(alpha, total), capacity[0])
-    full = min(max(full, total - tiles), capacity[0])
+    full = of_full_image(total, alpha, capacity)
     if scores is None:
         return torch.tensor([full])
-    caps = torch.tensor(capacity[1:], device=scores.device)
+    if scores.device.type == "cpu":
+        return torch.tensor([full, *divided(total - full, scores.tolist(), capacity[1:])])
+    caps = moved_to(scores.device, torch.tensor(capacity[1:]))
     return torch.cat((caps.new_full((1,), full), divide(total - full, scores, caps)))

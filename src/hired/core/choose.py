@@ -1,8 +1,5 @@
 """Which tokens are kept: an order of importance, and a budget met to the token."""
 
-from itertools import accumulate
-from operator import add
-
 import torch
 from torch import Tensor
 
@@ -12,25 +9,26 @@ from hired.core.layout import STRUCTURE, Layout
 from hired.core.transfer import moved_to
 
 
-def best(scores: Tensor, layout: Layout, shares: Tensor) -> Tensor:
-    """The tokens of highest score of each partition, as many as its share.
+def best(scores: Tensor, layout: Layout, shares: Tensor, total: int) -> Tensor:
+    """The tokens of highest score of each partition, as many as its share. Waits for nothing.
 
     Args:
         scores: (T,) importance; ties go to the earlier token.
         layout: the image, on the device of `scores`.
-        shares: (P,) int64 on the CPU, at most `layout.capacity`.
+        shares: (P,) int64, at most `layout.capacity`.
+        total: the sum of `shares`.
 
     Returns:
-        Sorted (K,) int64 indices into the image's untouched tokens, K being the sum of `shares`.
+        Sorted (K,) int64 indices into the image's untouched tokens, K being `total`.
     """
-    given = shares.tolist()
-    starts = accumulate(layout.capacity, initial=layout.tokens_full - layout.tokens_real)
-    # Where the kept ones of each partition end in the order; newlines, of partition -1, find the 0 at its end.
-    ends = torch.tensor([*map(add, starts, given), 0])
-    order, partition = _by_partition(scores, layout.partition)
-    place = torch.arange(order.numel(), device=order.device)
-    kept = place < moved_to(order.device, ends)[partition]
-    return torch.where(kept, order, order.numel()).sort().values[: sum(given)]
+    slots = layout.slots
+    each = scores[slots.index]
+    if slots.vacant is not None:
+        each = each.masked_fill(slots.vacant, -torch.inf)
+    order = each.argsort(dim=1, descending=True, stable=True)
+    dropped = slots.rank >= moved_to(scores.device, shares)[:, None]
+    kept = slots.token.gather(1, order).masked_fill(dropped, layout.tokens_full)
+    return kept.flatten().sort().values[:total]
 
 
 def _by_partition(scores: Tensor, partition: Tensor) -> tuple[Tensor, Tensor]:

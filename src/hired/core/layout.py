@@ -1,11 +1,13 @@
 """Where every visual token of one image comes from."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from hired.core.slots import Slots
 from hired.core.transfer import all_moved_to, moved_to
 
 STRUCTURE = -1
@@ -53,6 +55,7 @@ class Layout:
         mixing: None where every token is one cell. Else what the tokens are made of; `partition` and `cell` then name
             the cell in the middle of each token.
         tile_cells: cells of each sub-image as (rows, columns), where they are not those of the full image.
+        origin: the same on the CPU, for one that was moved from there.
     """
 
     partition: Tensor
@@ -67,6 +70,7 @@ class Layout:
     capacity: tuple[int, ...]
     mixing: Mixing | None = None
     tile_cells: tuple[int, int] | None = None
+    origin: "Layout | None" = field(default=None, repr=False)
 
     @classmethod
     def build(
@@ -103,9 +107,23 @@ class Layout:
         )
 
     def to(self, device: torch.device) -> "Layout":
-        """The same layout with what it has for each token on `device`; `rows` and `columns` stay on the CPU."""
+        """The same layout with what it has for each token on `device`; `rows` and `columns` stay on the CPU.
+
+        Moved once: a second call gives the same.
+        """
         if device == self.partition.device:
             return self
+        if device not in self._moved:
+            with torch.inference_mode(False):
+                self._moved[device] = self._on(device)
+        return self._moved[device]
+
+    @cached_property
+    def _moved(self) -> "dict[torch.device, Layout]":
+        """By device, where this has been moved to."""
+        return {}
+
+    def _on(self, device: torch.device) -> "Layout":
         names = ("partition", "cell", "line")
         there = all_moved_to(device, *(getattr(self, name) for name in names))
         moved: dict[str, Any] = dict(zip(names, there, strict=True))
@@ -113,7 +131,21 @@ class Layout:
             mixing = self.mixing
             index, weight = moved_to(device, mixing.index), moved_to(device, mixing.weight)
             moved["mixing"] = replace(mixing, index=index, weight=weight)
-        return replace(self, **moved)
+        return replace(self, **moved, origin=self)
+
+    @cached_property
+    def slots(self) -> Slots:
+        """The tokens of every partition side by side, beside `partition`."""
+        with torch.inference_mode(False):
+            if self.origin is not None:
+                return self.origin.slots.to(self.partition.device)
+            return Slots.of(self.partition, self.capacity)
+
+    @cached_property
+    def overlaps(self) -> tuple[Tensor, Tensor]:
+        """`rows` and `columns` beside `partition`."""
+        with torch.inference_mode(False):
+            return moved_to(self.partition.device, self.rows), moved_to(self.partition.device, self.columns)
 
     @property
     def tokens_full(self) -> int:
@@ -152,7 +184,7 @@ class Layout:
         What stands at newlines means nothing.
         """
         if self.mixing is None:
-            return values[self.partition.clamp(min=0), self.cell.clamp(min=0)]
+            return values[self.partition, self.cell]
         return (values.flatten()[self.mixing.index] * self.mixing.weight.to(values.dtype)).sum(-1)
 
     def token_box(self, row: int) -> Box:

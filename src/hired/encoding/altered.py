@@ -4,6 +4,7 @@ The encoder is then run as it is: parts that nobody uses are not left out, and e
 """
 
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from torch import nn
 
@@ -29,25 +30,47 @@ def altered(model: Any) -> bool:
             method = getattr(holder, name, None)
             if method is not None and not getattr(method, "__module__", "").startswith("transformers."):
                 return True
-    # Every call asks this of some 300 modules: no generators, no copies.
+    parts = _known.get(core)
+    found = None if parts is None else _look(parts)
+    if found is None:
+        parts = _known[core] = _parts(core)
+        found = _look(parts)
+    return bool(found)
+
+
+_Part = tuple[dict[str, Any], dict[str, Any], list[Any]]
+"""What a module holds, its children by name, and what these were when they were looked up."""
+
+_known: "WeakKeyDictionary[nn.Module, list[_Part]]" = WeakKeyDictionary()
+"""The parts of every model asked about: every call asks this of some 300 modules, and walking them takes longer."""
+
+
+def _parts(core: nn.Module) -> list[_Part]:
+    """The core, and every module below it but the language model's."""
+    # Of the core itself no more than its children: what is kept here must not keep the core alive.
+    found: list[_Part] = [({"_forward_hooks": {}, "_forward_pre_hooks": {}}, core._modules, [*core._modules.values()])]
     waiting = [part for name, part in core.named_children() if name != "language_model"]
     while waiting:
         module = waiting.pop()
-        if _altered(module):
-            return True
-        waiting += [child for child in module._modules.values() if child is not None]
-    return False
+        found.append((vars(module), module._modules, [*module._modules.values()]))
+        waiting += module.children()
+    return found
 
 
-def _altered(module: nn.Module) -> bool:
-    """Whether a module has a hook of the caller's, or a `forward` of its own."""
-    held = module.__dict__
-    if "forward" in held and "_hf_hook" not in held:
-        return True
-    if not (held["_forward_hooks"] or held["_forward_pre_hooks"]):
-        return False
-    hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
-    return any(not _module_of(hook).startswith(_OURS) for hook in hooks)
+def _look(parts: list[_Part]) -> bool | None:
+    """Whether one of the parts has a hook of the caller's, or a `forward` of its own; None where modules have been put
+    in, out, or in another's place since the parts were looked up.
+    """
+    found = False
+    for held, children, known in parts:
+        if (children or known) and [*children.values()] != known:
+            return None
+        if "forward" in held and "_hf_hook" not in held:
+            found = True
+        elif (held["_forward_hooks"] or held["_forward_pre_hooks"]) and not found:
+            hooks = (*held["_forward_hooks"].values(), *held["_forward_pre_hooks"].values())
+            found = any(not _module_of(hook).startswith(_OURS) for hook in hooks)
+    return found
 
 
 def _module_of(hook: Any) -> str:

@@ -1,15 +1,44 @@
 """Partitions of unlike length in one sequence, so that layers compute nothing for what was left out."""
 
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from hired.core.transfer import all_moved_to
+from hired.core.transfer import all_moved_to, moved_to
 
 _PADDING = -1
+
+Varlen = Callable[..., Tensor]
+"""torch's attention over sequences of unlike length in one call, `torch.nn.attention.varlen.varlen_attn`."""
+
+
+@cache
+def _varlen() -> Varlen | None:
+    """None where torch has none, or one that takes no scale."""
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return None
+    found: Any = varlen_attn
+    return found if "scale" in inspect.signature(varlen_attn).parameters else None
+
+
+def varlen_for(query: Tensor) -> Varlen | None:
+    """The same, None also where its kernel, flash attention, does not take what is given.
+
+    Args:
+        query: (1, heads, S, d).
+    """
+    if not query.is_cuda or query.dtype not in (torch.float16, torch.bfloat16) or query.shape[-1] % 8:
+        return None
+    return _varlen() if torch.cuda.get_device_capability(query.device) >= (8, 0) else None
 
 
 @dataclass(frozen=True)
@@ -47,12 +76,16 @@ class Packed:
         slot: (S,) int64, the slot of each packed token in the flattened (n, M).
         groups: slots of partitions of about one length.
         order: (S,) int64, the slot of each packed token in the flattened groups, one after the other.
+        edges: (n + 1,) int32, where each partition starts in the sequence, and the end.
+        longest: tokens of the longest partition.
     """
 
     whole: _Slots
     slot: Tensor
     groups: tuple[_Slots, ...]
     order: Tensor
+    edges: Tensor
+    longest: int
 
     @classmethod
     def of(cls, lengths: list[int], device: torch.device) -> "Packed":
@@ -73,10 +106,15 @@ class Packed:
         padded = [bool((place == _PADDING).any()) for place in (whole, *groups)]
         slot, order, *moved = all_moved_to(device, slot, order, whole, *groups)
         first, *others = map(_Slots.of, moved, padded)
-        return cls(first, slot, tuple(others), order)
+        edges = moved_to(device, torch.tensor(starts, dtype=torch.int32))
+        return cls(first, slot, tuple(others), order, edges, max(lengths))
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
         """Attention inside each partition: (1, heads, S, d) each, to (1, S, heads, d)."""
+        varlen = varlen_for(query)
+        if varlen is not None:
+            q, k, v = (heads[0].transpose(0, 1) for heads in (query, key, value))
+            return varlen(q, k, v, self.edges, self.edges, self.longest, self.longest, scale=scaling)[None]
         mixed = []
         for group in self.groups:
             q, k, v = group.take(query), group.take(key), group.take(value)

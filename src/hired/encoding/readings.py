@@ -15,7 +15,9 @@ PIXELS = -1
 """The key of the pixels among recorded states."""
 
 
-def taps_for(encoder: Encoder, reads: Collection[str], full: Tensor | None, *, keys: bool = True) -> dict[str, Tap]:
+def taps_for(
+    encoder: Encoder, reads: Collection[str], full: Tensor | slice | None, *, keys: bool = True
+) -> dict[str, Tap]:
     """A tap for each of the readings in `hired.core.image.ATTENTION` that are asked for.
 
     In an encoder without a CLS token, what tokens receive in the last used layer is "last", which is read once.
@@ -23,7 +25,7 @@ def taps_for(encoder: Encoder, reads: Collection[str], full: Tensor | None, *, k
     Args:
         encoder: the encoder.
         reads: names of readings; others are not looked at.
-        full: (images,) int64, which entries of the encoder's batch are full images; None to read all.
+        full: which entries of the encoder's batch are full images, (images,) int64 or a slice; None to read all.
         keys: whether keys are to be had.
     """
     last, cls = encoder.attention(encoder.last), encoder.cls

@@ -6,7 +6,7 @@ most promising patches. Behind the last layer that is used, the call ends. Only 
 touched.
 """
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -51,57 +51,70 @@ class Patches:
     """What the encoder gave for n partitions of N patches.
 
     Attributes:
-        states: one (rows, d) tensor for each of the encoder's states.
-        place: (n, N) int64, the row of each patch; means nothing for patches that were left out.
+        states: one (rows, tokens, d) tensor for each of the encoder's states.
+        alive: (n,) int64, the row of each partition; None where that is the partition's own number.
+        extra: tokens in front of the patches in every row.
+        place: (n, N) int64, the place of each patch in the one row there is after a cut; means nothing for patches
+            that were left out. None without a cut.
         first: (images, heads, N) float32, the full images' scores in the initial layer; None where not asked for.
         rows: (n, heads, ..., N) float32 of the other readings asked for, by name. Of "last", 0 for patches left out
             after the encoder's cut, and without meaning for partitions that keep nothing.
     """
 
     states: list[Tensor]
-    place: Tensor
+    alive: Tensor | None
+    extra: int
+    place: Tensor | None
     first: Tensor | None
     rows: dict[str, Tensor]
 
     def of(self, partition: Tensor, cell: Tensor) -> Tensor:
-        """Encoder outputs of K patches, (K, d), the states side by side."""
-        place = self.place[partition, cell]
-        return torch.cat([state[place] for state in self.states], dim=-1)
+        """Encoder outputs of K patches, (K, d), the states side by side; some output where they are negative."""
+        if self.place is not None:
+            place = self.place[partition, cell]
+            found = [state[0, place] for state in self.states]
+        else:
+            row = partition if self.alive is None else self.alive[partition]
+            token = cell + self.extra if self.extra else cell
+            found = [state[row, token] for state in self.states]
+        return found[0] if len(found) == 1 else torch.cat(found, dim=-1)
 
 
 def run(
     encoder: Encoder,
     pixels: Tensor,
-    full: Tensor,
+    full: Sequence[int],
     *,
     reads: Collection[str] = ("first", "last"),
     divide: Divide | None = None,
     stops: bool = False,
     cut: Cut | None = None,
+    twins: bool = True,
 ) -> Patches:
     """Runs the encoder once over n partitions.
 
     Args:
         encoder: the encoder.
         pixels: (n, channels, height, width).
-        full: (images,) int64, which partitions are full images, beside `pixels`.
+        full: which partitions are full images.
         reads: which of `hired.core.image.ATTENTION` are wanted; under a cut, "first" and "last" at most.
         divide: called once, as soon as the initial layer is read; None where shares are not known so early.
         stops: leave out partitions whose share is 0 from then on.
         cut: the encoder budget, if any.
+        twins: encode partitions that look the same once; to find them the device is waited for. Not under a cut, where
+            twins may keep different patches: their unpadding differs.
     """
-    # Under a cut twins may keep different patches: their unpadding differs.
-    unique, twin = distinct(pixels) if cut is None else (list(range(len(pixels))),) * 2
+    unique, twin = distinct(pixels) if twins and cut is None else (list(range(len(pixels))),) * 2
     batch = pixels if len(unique) == len(pixels) else pixels[_there(unique, pixels.device)]
-    alive = _there(twin, pixels.device)
-    taps = taps_for(encoder, reads, alive[full])
+    alive = None if len(unique) == len(pixels) else _there(twin, pixels.device)
+    taps = taps_for(encoder, reads, _some([twin[each] for each in full], pixels.device))
     first = taps.pop("first", None)
     steps = _Run(encoder, twin, alive, first, divide, stops, cut)
     read = [*([first] if first else []), *taps.values()]
     with tapping(encoder.tower, read) as reading, _steering(encoder, steps, reading), suppress(_Enough):
         encoder.tower(batch)
     if divide is not None and first is not None and encoder.first == encoder.last:  # there is no layer left to spare
-        divide(encoder.scores(first.rows[0]))
+        divide(steps.scores())
     return steps.result(taps)
 
 
@@ -110,17 +123,25 @@ def _there(numbers: list[int], device: torch.device) -> Tensor:
     return moved_to(device, torch.tensor(numbers))
 
 
+def _some(numbers: list[int], device: torch.device) -> Tensor | slice:
+    """Places in a batch, on a device: a slice where they are evenly spaced, as with pictures of one size."""
+    step = numbers[1] - numbers[0] if len(numbers) > 1 else 1
+    if step > 0 and numbers == list(range(numbers[0], numbers[-1] + 1, step)):
+        return slice(numbers[0], numbers[-1] + 1, step)
+    return _there(numbers, device)
+
+
 class _Run:
     """The hidden states' way through one call.
 
-    `alive` maps each of the n partitions to its row of the batch as it is at the time.
+    `alive` maps each of the n partitions to its row of the batch as it is at the time; None for its own number.
     """
 
     def __init__(
         self,
         encoder: Encoder,
         twin: list[int],
-        alive: Tensor,
+        alive: Tensor | None,
         first: Tap | None,
         divide: Divide | None,
         stops: bool,
@@ -134,11 +155,20 @@ class _Run:
         self.real: Tensor | None = None
         self.tokens: Tensor | None = None  # after the cut: of each slot, its place among the `size` tokens before
         self.size = 0
+        self._scores: Tensor | None = None
+
+    def scores(self) -> Tensor:
+        """(images, heads, N) of the initial layer, once it has been read."""
+        if self._scores is None:
+            if self.first is None:
+                raise RuntimeError("nobody read the initial layer")
+            self._scores = self.encoder.scores(self.first.rows[0])
+        return self._scores
 
     def before(self, layer: int, hidden: Tensor, reading: Reading, call: Callable[[Tensor], Any]) -> Tensor:
         """What layer `layer` gets in place of the (batch, tokens, d) `hidden`; `call` runs it."""
         if layer == self.encoder.first + 1 and layer <= self.encoder.last and self.divide and self.first:
-            hidden = self._stop(hidden, self.divide(self.encoder.scores(self.first.rows[0])))
+            hidden = self._stop(hidden, self.divide(self.scores()))
         if self.cut is not None and layer == self.cut.layer:
             hidden = self._narrow(hidden, reading, call)
         if layer in self.encoder.states:
@@ -196,10 +226,8 @@ class _Run:
         """What was computed, by partition and patch."""
         states = [self.states[layer] for layer in self.encoder.states]
         rows = {name: tap.rows[0] for name, tap in taps.items()}
-        if self.tokens is None or self.packed is None:
-            count, tokens = states[0].shape[:2]
-            place = torch.arange(count * tokens, device=states[0].device).view(count, tokens)
-        else:
+        alive, place = self.alive, None
+        if self.tokens is not None and self.packed is not None:
             count, tokens = len(self.tokens), self.size
             by_slot = torch.zeros(self.tokens.shape, dtype=torch.int64, device=self.tokens.device)
             by_slot.view(-1)[self.packed.slot] = torch.arange(self.packed.slot.numel(), device=by_slot.device)
@@ -207,12 +235,15 @@ class _Run:
             for name, row in rows.items():
                 where = self.tokens[:, None].expand(-1, row.shape[1], -1)
                 rows[name] = row.new_zeros(*row.shape[:2], tokens).scatter_(2, where, row)
-        alive, scores = self.alive.to(place.device), self.encoder.scores
+            place = place[:, self.extra :] if alive is None else place[alive, self.extra :]
+        scored = {name: self.encoder.scores(row) for name, row in rows.items()}
         return Patches(
-            states=[state.flatten(0, 1) for state in states],
-            place=place[alive, self.extra :],
-            first=scores(self.first.rows[0]) if self.first else None,
-            rows={name: scores(row)[alive] for name, row in rows.items()},
+            states=states,
+            alive=None if alive is None else alive.to(states[0].device),
+            extra=self.extra,
+            place=place,
+            first=self.scores() if self.first else None,
+            rows={name: row if alive is None else row[alive.to(row.device)] for name, row in scored.items()},
         )
 
 
@@ -220,7 +251,8 @@ class _Run:
 def _steering(encoder: Encoder, steps: _Run, reading: Reading) -> Iterator[None]:
     """Hooks in front of the layers where something changes, for calls made under `reading`."""
     final = len(encoder.layers)
-    wanted = {*encoder.states, encoder.first + 1, encoder.last + 1, *([steps.cut.layer] if steps.cut else [])}
+    wanted = {*encoder.states, encoder.last + 1, *([steps.cut.layer] if steps.cut else [])}
+    wanted |= {encoder.first + 1} if steps.divide else set()
     handles = []
 
     def hook(layer: int) -> Any:

@@ -14,12 +14,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import pairwise
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
 from hired.compiling import untraced
 from hired.encoding.packed import Packed
@@ -35,7 +37,7 @@ class Tap:
         module: the layer's attention module.
         query: index of the query token whose row is read (the CLS token); None for the attention that every token
             receives, averaged over all queries.
-        items: (K,) int64 indices into the encoder's batch to read, None for all.
+        items: (K,) int64 indices into the encoder's batch to read, or a slice of it; None for all.
         keys: read the keys themselves in place of attention.
         rows: what was read, one (items, heads, keys) float32 tensor for every call of the layer; (items, heads, d,
             keys) of the keys themselves.
@@ -43,7 +45,7 @@ class Tap:
 
     module: nn.Module
     query: int | None
-    items: Tensor | None = None
+    items: Tensor | slice | None = None
     keys: bool = False
     rows: list[Tensor] = field(default_factory=list)
 
@@ -57,35 +59,31 @@ class Tap:
         by one.
         """
         if self.keys:
-            self.rows.append((key if self.items is None else key[self.items.to(key.device)]).float().transpose(-1, -2))
+            self.rows.append(self._taken(key).float().transpose(-1, -2))
             return
         if edges is not None:
             for start, end in pairwise(edges):
                 self.read(query[:, :, start:end], key[:, :, start:end], mask, scaling)
             return
         if self.query is None:
-            self.rows.append(received(*self._chosen(query, key, mask), scaling))
+            whole = mask is None or mask.shape[0] == 1
+            chosen = mask if whole else self._taken(mask)  # type: ignore[arg-type]
+            self.rows.append(received(self._taken(query), self._taken(key), chosen, scaling))
             return
-        q = query[:, :, self.query]
-        if self.items is not None:
-            items = self.items.to(q.device)
-            q, key = q[items], key[items]
+        q, key = self._taken(query[:, :, self.query]), self._taken(key)
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
         logits = torch.matmul(key.float(), q.float()[..., None])[..., 0] * scale
         if mask is not None and mask.dim() == 4:
             row = mask[:, :, self.query if mask.shape[2] > 1 else 0]
-            row = row if self.items is None or row.shape[0] == 1 else row[self.items.to(row.device)]
+            row = row if row.shape[0] == 1 else self._taken(row)
             logits = logits.masked_fill(~row, -torch.inf) if row.dtype == torch.bool else logits + row
         self.rows.append(logits.softmax(-1))
 
-    def _chosen(self, query: Tensor, key: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-        """What belongs to `items`."""
+    def _taken(self, batch: Tensor) -> Tensor:
+        """What belongs to `items`, of a whole batch."""
         if self.items is None:
-            return query, key, mask
-        items = self.items.to(query.device)
-        if mask is not None and mask.shape[0] > 1:
-            mask = mask[items.to(mask.device)]
-        return query[items], key[items], mask
+            return batch
+        return batch[self.items if isinstance(self.items, slice) else self.items.to(batch.device)]
 
 
 _BLOCK = 2**22
@@ -176,16 +174,25 @@ _users: dict[int, tuple[int, str]] = {}
 """By id of an encoder's configuration: how many calls are tapping it, and the implementation to go back to."""
 
 
+_functions = AttentionInterface()
+
+
 def _delegate(name: str, module: nn.Module) -> Callable[..., tuple[Tensor, Tensor | None]]:
-    """The attention function that `name` means to `module`; "eager" is the one that the module's `forward` names."""
+    """The attention function that `name` means to `module`."""
     if name == "eager":
-        forward = inspect.unwrap(type(module).forward)
-        # Beside the module's class there may be two: Llama4's encoder has another one than its language model.
-        eager = next(used for used in forward.__code__.co_names if used.endswith("eager_attention_forward"))
-        found: Callable[..., tuple[Tensor, Tensor | None]] = forward.__globals__[eager]
-        return found
-    function: Callable[..., tuple[Tensor, Tensor | None]] = AttentionInterface()[name]
+        return _eager(type(module).forward)
+    function: Callable[..., tuple[Tensor, Tensor | None]] = _functions[name]
     return function
+
+
+@cache
+def _eager(forward: Any) -> Callable[..., tuple[Tensor, Tensor | None]]:
+    """What "eager" means to modules of a class: the function that their `forward` names."""
+    forward = inspect.unwrap(forward)
+    # Beside the module's class there may be two: Llama4's encoder has another one than its language model.
+    eager = next(used for used in forward.__code__.co_names if used.endswith("eager_attention_forward"))
+    found: Callable[..., tuple[Tensor, Tensor | None]] = forward.__globals__[eager]
+    return found
 
 
 def _register(name: str) -> str:
@@ -222,11 +229,28 @@ def _register(name: str) -> str:
     return tapped
 
 
+_alone: "WeakKeyDictionary[nn.Module, tuple[Any, list[nn.Module]]]" = WeakKeyDictionary()
+"""Towers of one configuration alone, with it and their children: `set_attn_implementation` looks at all of their
+modules, which takes 1 ms."""
+
+
+def _switch(tower: Any, name: str | None) -> None:
+    """Names another attention function in a tower's configuration, as `set_attn_implementation` does."""
+    if _alone.get(tower) == (tower.config, [*tower._modules.values()]):
+        tower.config._attn_implementation = name
+        return
+    tower.set_attn_implementation(name)
+    inside = [part for part in tower.modules() if isinstance(part, PreTrainedModel)]
+    config = tower.config
+    if config._attn_implementation == name and not config.sub_configs and all(p.config is config for p in inside):
+        _alone[tower] = config, [*tower._modules.values()]
+
+
 def _enter(tower: Any) -> None:
     with _lock:
         count, original = _users.get(id(tower.config), (0, tower.config._attn_implementation))
         if count == 0:
-            tower.set_attn_implementation(_register(original or "sdpa"))
+            _switch(tower, _register(original or "sdpa"))
         _users[id(tower.config)] = (count + 1, original)
 
 
@@ -236,7 +260,7 @@ def _leave(tower: Any) -> None:
         if count > 1:
             _users[id(tower.config)] = (count - 1, original)
         else:
-            tower.set_attn_implementation(original)
+            _switch(tower, original)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, ClassVar
 
 import torch
@@ -226,10 +227,14 @@ class Family:
         """
         raise NotImplementedError
 
+    def full_places(self, layouts: list[Layout]) -> list[int]:
+        """Where the full image of every picture stands in the encoder's batch."""
+        ends = list(accumulate((layout.partitions for layout in layouts), initial=0))
+        return [end - 1 for end in ends[1:]] if self.full_last else ends[:-1]
+
     def full_images(self, layouts: list[Layout]) -> Tensor:
-        """(images,) int64: where the full image of every picture stands in the encoder's batch."""
-        counts = torch.tensor([0] + [layout.partitions for layout in layouts])
-        return counts.cumsum(0)[1:] - 1 if self.full_last else counts.cumsum(0)[:-1]
+        """The same as (images,) int64."""
+        return torch.tensor(self.full_places(layouts))
 
     def first_rows(self, rows: list[Tensor], encoder: Encoder, layouts: list[Layout]) -> list[Tensor]:
         """The initial layer's scores by image, (heads, N) of its full image.

@@ -1,13 +1,17 @@
 """LLaVA-1.5 and its kin: one partition, CLIP tower with CLS, an MLP between encoder and LLM."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
 
 from hired.core.layout import STRUCTURE, Box, Layout
 from hired.families.base import Encoder, Family, Limits, Size, core_model, match_sizes
+from hired.families.remembered import Remembered
 from hired.families.squares import seen_share, square_cells, tower_parts
+
+_layouts = Remembered()
 
 
 class Llava(Family):
@@ -51,17 +55,20 @@ class Llava(Family):
         """One partition an image; its box is the part of the picture shown where `sizes` tell the picture."""
         side, cells = square_cells(model, inputs["pixel_values"], self.strategy)
         match_sizes(sizes, inputs["pixel_values"].shape[0])
-        return [
-            Layout.build(
-                partition=torch.zeros(cells * cells, dtype=torch.int64),
-                cell=torch.arange(cells * cells),
-                line=torch.full((cells * cells,), STRUCTURE),
-                cells=(cells, cells),
-                boxes=(_shown(model, sizes[index] if sizes else None, side),),
-                size=sizes[index] if sizes else None,
-            )
-            for index in range(inputs["pixel_values"].shape[0])
-        ]
+        known: list[Size | None] = [*sizes] if sizes else [None] * inputs["pixel_values"].shape[0]
+        shown = [(size, _shown(model, size, side)) for size in known]
+        return [_layouts.get((cells, *facts), partial(_layout, cells, *facts)) for facts in shown]
+
+
+def _layout(cells: int, size: Size | None, box: Box) -> Layout:
+    return Layout.build(
+        partition=torch.zeros(cells * cells, dtype=torch.int64),
+        cell=torch.arange(cells * cells),
+        line=torch.full((cells * cells,), STRUCTURE),
+        cells=(cells, cells),
+        boxes=(box,),
+        size=size,
+    )
 
 
 def _shown(model: Any, size: Size | None, side: int) -> Box:

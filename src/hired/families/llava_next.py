@@ -9,6 +9,7 @@ from transformers.image_processing_utils import select_best_resolution
 from hired.core.layout import STRUCTURE, Layout
 from hired.errors import InputsError
 from hired.families.base import Encoder, Family, Limits, Size, core_model, parameters_at_hand
+from hired.families.remembered import Remembered, own_packer
 from hired.families.squares import (
     blank_tiles,
     canvas_tiles,
@@ -18,6 +19,8 @@ from hired.families.squares import (
     square_cells,
     tower_parts,
 )
+
+_layouts = Remembered()
 
 
 class LlavaNext(Family):
@@ -64,7 +67,7 @@ class LlavaNext(Family):
         pixels = inputs["pixel_values"]
         side, cells = square_cells(model, pixels)
         known = picture_sizes(inputs, sizes, flat=pixels.dim() == 4)
-        made = {size: self._layout(model, size, side, cells) for size in dict.fromkeys(known)}
+        made = {size: self._known(model, size, side, cells) for size in dict.fromkeys(known)}
         partitions = [made[size].partitions for size in known]
         for size, held, wanted in zip(known, held_partitions(pixels, partitions), partitions, strict=True):
             if held < wanted:
@@ -73,6 +76,15 @@ class LlavaNext(Family):
                     f" pixels, which the model cuts into {wanted}: are model and processor of one checkpoint?"
                 )
         return [made[size] for size in known]
+
+    def _known(self, model: Any, size: Size, side: int, cells: int) -> Layout:
+        """The layout of a picture's size; kept where the packer is transformers' own."""
+        packer = own_packer(model)
+        if packer is None:
+            return self._layout(model, size, side, cells)
+        grids = tuple(map(tuple, model.config.image_grid_pinpoints))
+        facts = packer, grids, size, side, cells, seen_share(model)
+        return _layouts.get(facts, lambda: self._layout(model, size, side, cells))
 
     def _layout(self, model: Any, size: Size, side: int, cells: int) -> Layout:
         width, height = size

@@ -7,6 +7,7 @@ prompt with others is not cut at all: the model and its processor take that from
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -16,6 +17,7 @@ from transformers.image_processing_utils import select_best_resolution
 from hired.core.layout import STRUCTURE, Box, Layout, Mixing
 from hired.errors import InputsError, UnsupportedModelError
 from hired.families.base import Encoder, Family, Limits, Size, core_model
+from hired.families.remembered import Remembered, own_packer
 from hired.families.squares import (
     blank_tiles,
     canvas_tiles,
@@ -28,6 +30,8 @@ from hired.families.squares import (
 
 UNSCALED = "anyres_max_1000000"
 """A `vision_aspect_ratio` under which the packer resamples nothing."""
+
+_layouts = Remembered()
 
 
 class LlavaOnevision(Family):
@@ -62,10 +66,7 @@ class LlavaOnevision(Family):
         square_cells(model, pixels)
         known = picture_sizes(inputs, sizes, flat=pixels.dim() == 4)
         alone = _alone(inputs.get("batch_num_images"), len(known))
-        made = [
-            self._cut(model, size) if by_itself else self._whole(model, size)
-            for size, by_itself in zip(known, alone, strict=True)
-        ]
+        made = [self._known(model, size, by_itself) for size, by_itself in zip(known, alone, strict=True)]
         partitions = [layout.partitions for layout in made]
         for size, held, wanted in zip(known, held_partitions(pixels, partitions), partitions, strict=True):
             if held < wanted:
@@ -74,6 +75,17 @@ class LlavaOnevision(Family):
                     f" model cuts into {wanted}: pass on batch_num_images, and use the processor of this checkpoint"
                 )
         return made
+
+    def _known(self, model: Any, size: Size, alone: bool) -> Layout:
+        """The layout of a picture's size; kept where the packer is transformers' own."""
+        make = partial(self._cut if alone else self._whole, model, size)
+        packer, config = own_packer(core_model(model)), model.config
+        if packer is None:
+            return make()
+        grids, side = tuple(map(tuple, config.image_grid_pinpoints)), int(config.vision_config.image_size)
+        return _layouts.get(
+            (packer, alone, size, grids, side, _cells(model), seen_share(model), config.vision_aspect_ratio), make
+        )
 
     def _whole(self, model: Any, size: Size) -> Layout:
         """One of several pictures in a prompt: padded to a square, one partition, one newline behind it."""

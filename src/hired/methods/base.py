@@ -19,7 +19,8 @@ class Method(Protocol):
 
     - `shares(image) -> Tensor`, (P,) int64 on the CPU, where it knows from the initial layer alone how many tokens each
       partition keeps: then the encoder does not finish partitions without a share, and can be given a budget of its
-      own; `shares_of` calls it. `select` finds what it returned in `image.shares`.
+      own; `shares_of` calls it. `select` finds what it returned in `image.shares`, but with `needs_shares = False`,
+      by which `select` tells that it works them out where they are None: a GPU is then not waited for.
     - `merge(image, kept) -> Tensor`, (K, T) float32, where kept tokens take up dropped ones: the features of the K kept
       tokens are these sums of all T. Read by `merged_of`.
     - `exact = False` where K is not known from the layout and the total alone.
@@ -31,6 +32,16 @@ class Method(Protocol):
     def select(self, image: Image) -> Tensor:
         """Sorted (K,) int64 indices of the kept tokens, among the image's `layout.tokens_full`."""
         ...
+
+
+def told_early(method: Method, device: torch.device) -> bool:
+    """Whether a method is asked for shares in front of its choice where nothing else needs them.
+
+    Args:
+        method: the method.
+        device: of what it reads.
+    """
+    return hasattr(method, "shares") and (device.type == "cpu" or getattr(method, "needs_shares", True))
 
 
 @torch.no_grad()

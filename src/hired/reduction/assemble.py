@@ -1,13 +1,14 @@
 """Fifth stage: the mapping that `generate` and `forward` take."""
 
 from collections.abc import Mapping
-from itertools import accumulate
+from itertools import accumulate, islice
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from hired.core.image import Attention
+from hired.core.transfer import moved_to
 from hired.reduction.cut import cut
 from hired.reduction.encoded import Encoded
 from hired.reduction.plan import Plan
@@ -45,30 +46,43 @@ def _cut(plan: Plan, data: Mapping[str, Any], kept: list[Tensor | None]) -> dict
     """The per-token entries without the placeholders of dropped tokens."""
     if plan.grid_positions is not None:
         data = {**data, "position_ids": plan.grid_positions}
-    ids, rows = data["input_ids"], plan.rows
-    starts = list(accumulate((layout.tokens_full for layout in plan.layouts), initial=0))
-    new = ids[:, rows.start :]
-    stay = torch.ones(new.numel(), dtype=torch.bool, device=ids.device)
-    dropped = []
-    for start, end, left in zip(starts, starts[1:], kept, strict=False):
-        dropped.append(0 if left is None else end - start - left.numel())
-        if left is not None:
-            places = rows.places[start:end]
-            stay.index_fill_(0, places, False).index_fill_(0, places[left.to(ids.device)], True)
-    per_row, used = [], 0
-    for images in plan.images_per_row:
-        per_row.append(sum(dropped[used : used + images]))
-        used += images
+    pairs = zip(plan.layouts, kept, strict=True)
+    dropped = [0 if left is None else layout.tokens_full - left.numel() for layout, left in pairs]
+    known = plan.beforehand
+    if known is not None and known.dropped == dropped:
+        stay, made, per_row = known.stay, known.order, known.per_row
+    else:
+        stay, made, per_row = _stay(plan, data["input_ids"].device, kept), None, _per_row(plan, dropped)
     return cut(
         data,
-        stay.view_as(new),
+        stay,
         per_row,
-        rows,
+        plan.rows,
+        made=made,
         pad_id=_pad_id(plan.model),
         positions=plan.positions,
         grid=plan.family.grid_positions,
-        apart_as=plan.model.dtype if _takes_masks(plan.model) else None,
+        apart_as=plan.model.dtype if made is None and _takes_masks(plan.model) else None,
     )
+
+
+def _stay(plan: Plan, device: torch.device, kept: list[Tensor | None]) -> Tensor:
+    """(batch, length) bool of the new part, False for placeholders of dropped tokens."""
+    rows = plan.rows
+    ends = list(accumulate((layout.tokens_full for layout in plan.layouts), initial=0))
+    stay = torch.ones(rows.here.size, dtype=torch.bool, device=device)
+    every = moved_to(device, torch.from_numpy(rows.places))
+    for start, end, left in zip(ends, ends[1:], kept, strict=False):
+        if left is not None:
+            places = every[start:end]
+            stay.index_fill_(0, places, False).index_fill_(0, places[left.to(device)], True)
+    return stay.view(rows.here.shape)
+
+
+def _per_row(plan: Plan, dropped: list[int]) -> list[int]:
+    """Tokens that each row loses, from what each picture does."""
+    left = iter(dropped)
+    return [sum(islice(left, images)) for images in plan.images_per_row]
 
 
 def _takes_masks(model: Any) -> bool:

@@ -2,11 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from hired.core.transfer import moved_to
 from hired.errors import InputsError
 from hired.reduction.entries import FILLERS, IGNORED_LABEL, per_token
 from hired.reduction.positions import CONSECUTIVE, ORIGINAL, apart, closed_up, restarts
@@ -51,12 +54,61 @@ def order(rows: Rows, stay: Tensor, dropped: list[int], *, left: bool) -> Order:
     return Order(index, ~stay.gather(1, index) if min(available) < width else None)
 
 
+def leans_left(rows: Rows, *, freely: bool) -> bool:
+    """Whether shortened rows are padded in front of their tokens: as they were, or `freely` where they were not."""
+    if rows.behind:
+        return True
+    return rows.padded_in_front if rows.padded else freely
+
+
+@dataclass(frozen=True)
+class Beforehand:
+    """A cut that is known before the choice, as the placeholders of a picture are all alike (`Rows.alike`) and follow
+    each other.
+
+    Attributes:
+        stay: (batch, length) bool on the CPU, False for as many of each picture's placeholders as it loses tokens.
+        order: where the tokens of the shortened rows come from, beside the inputs.
+        dropped: tokens that each picture loses.
+        per_row: tokens that each row loses.
+    """
+
+    stay: Tensor
+    order: Order
+    dropped: list[int]
+    per_row: list[int]
+
+    @classmethod
+    def of(
+        cls, rows: Rows, tokens: list[int], dropped: list[int], *, labelled: bool, device: torch.device
+    ) -> "Beforehand | None":
+        """The cut of rows; None where other tokens stand between a picture's, such as tags between its tiles.
+
+        Args:
+            rows: the rows.
+            tokens: how many each picture has.
+            dropped: how many it loses.
+            labelled: there are labels.
+            device: where the inputs are.
+        """
+        stay, places = np.ones(rows.here.shape, dtype=bool), rows.places
+        for count, end, gone in zip(tokens, accumulate(tokens), dropped, strict=True):
+            if gone and places[end - 1] - places[end - count] != count - 1:
+                return None
+            stay.reshape(-1)[places[end - gone : end]] = False
+        shown, per_row = torch.from_numpy(stay), (~stay).sum(axis=1).tolist()
+        made = order(rows, shown, per_row, left=leans_left(rows, freely=not labelled))
+        vacant = None if made.vacant is None else moved_to(device, made.vacant)
+        return cls(shown, Order(moved_to(device, made.index), vacant), dropped, per_row)
+
+
 def cut(
     data: Mapping[str, Any],
     stay: Tensor,
     dropped: list[int],
     rows: Rows,
     *,
+    made: Order | None,
     pad_id: int,
     positions: str,
     grid: bool,
@@ -70,6 +122,7 @@ def cut(
         stay: (batch, length) bool of the new part, False for placeholders of dropped tokens.
         dropped: how many False each row has, known beforehand.
         rows: how the rows stand.
+        made: where the kept tokens come from, where that is known already.
         pad_id: id to pad with where the inputs show none.
         positions: "consecutive" closes the gaps, "original" keeps their places in the full prompt.
         grid: positions tell the place in the picture (M-RoPE).
@@ -86,15 +139,11 @@ def cut(
     explicit: Tensor | None = data.get("position_ids")
     told = None if explicit is None else explicit[..., -stay.shape[1] :]
     packed = None if told is None or rows.mask is not None else _packed(told, grid)
-    if rows.behind:
-        left = True
-    elif rows.padded:
-        left = rows.padded_in_front
-    else:
+    if made is None:
         # Generate wants padding on the left, a loss does not care. Packed rows have no mask: what stands behind all
         # of their tokens is seen by none.
-        left = "labels" not in data and packed is None
-    made = order(rows, stay, dropped, left=left)
+        freely = "labels" not in data and packed is None
+        made = order(rows, stay, dropped, left=leans_left(rows, freely=freely))
     filler = pad_id if rows.pad_id is None else rows.pad_id
     found: dict[str, Tensor] = {}
     for name, value in per_token(data).items():

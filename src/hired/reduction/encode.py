@@ -10,14 +10,14 @@ from torch import Tensor
 
 from hired.core.image import Attention
 from hired.core.layout import STRUCTURE, Layout
-from hired.core.transfer import moved_to
 from hired.encoding.altered import altered
 from hired.encoding.readings import PIXELS, by_patch, recording, taps_for
 from hired.encoding.run import Cut, run
 from hired.encoding.taps import tapping
+from hired.encoding.waiting import may_be_empty, worth_waiting
 from hired.errors import UnsupportedModelError
 from hired.families import Encoder
-from hired.methods.base import shares_of
+from hired.methods.base import shares_of, told_early
 from hired.reduction.encoded import Encoded
 from hired.reduction.plan import Plan
 from hired.reduction.project import projected
@@ -47,8 +47,11 @@ def encode(plan: Plan, *, everything: bool = False, reads: Collection[str] = ())
         if plan.encoder is None:
             return Encoded([Attention()] * len(plan.layouts), _features(plan))
         found = _everything(plan, plan.encoder, reads)
-        # With everything computed, the shares of this plan would not be those of the choice to come.
-        return found if everything else replace(found, shares=_shares(plan, [each.first for each in found.attention]))
+        if everything:  # the shares of this plan would not be those of the choice to come
+            return found
+        firsts = [each.first for each in found.attention]
+        device = next((first.device for first in firsts if first is not None), plan.model.device)
+        return replace(found, shares=_shares(plan, firsts)) if told_early(plan.method, device) else found
 
 
 def _features(plan: Plan) -> list[Tensor]:
@@ -103,18 +106,21 @@ def _needed(plan: Plan, encoder: Encoder, reads: Collection[str]) -> Encoded:
             for tokens in ([layout.cells_per_partition] * layout.partitions if share is None else share.tolist())
         ]
 
+    cut, waits = _cut(plan, encoder), _waits(plan, pixels.device)
+    # A row whose newline stays may be filled up with a token of a partition that has no share.
+    stops = waits and plan.newlines == "drop" and hasattr(plan.method, "shares") and _may_stop(plan, pixels.device)
     patches = run(
         encoder,
         pixels,
-        moved_to(pixels.device, plan.family.full_images(plan.layouts)),
+        plan.family.full_places(plan.layouts),
         reads=reads,
-        divide=divide if hasattr(plan.method, "shares") else None,
-        # A row whose newline stays may be filled up with a token of a partition that has no share.
-        stops=plan.newlines == "drop",
-        cut=_cut(plan, encoder),
+        divide=divide if stops or cut or told_early(plan.method, pixels.device) else None,
+        stops=stops,
+        cut=cut,
+        twins=waits,
     )
     counts = [layout.partitions for layout in plan.layouts]
-    rows = {name: list(torch.split(row, counts)) for name, row in patches.rows.items()}
+    rows = {name: list(torch.split(row, counts)) if len(counts) > 1 else [row] for name, row in patches.rows.items()}
     if patches.first is not None:
         rows["first"] = list(patches.first)
     found = Encoded(
@@ -124,6 +130,18 @@ def _needed(plan: Plan, encoder: Encoder, reads: Collection[str]) -> Encoded:
         pixels=plan.family.by_image(pixels, plan.layouts) if "pixels" in reads else None,
     )
     return replace(found, features=projected(plan, found, [None] * len(counts))) if "features" in reads else found
+
+
+def _waits(plan: Plan, device: torch.device) -> bool:
+    """Whether the encoder's work is worth a wait that may shorten it."""
+    return worth_waiting(device, sum(layout.partitions * layout.cells_per_partition for layout in plan.layouts))
+
+
+def _may_stop(plan: Plan, device: torch.device) -> bool:
+    """Whether it is worth a wait to see which partitions keep nothing."""
+    cut = [(layout, total) for layout, total in zip(plan.layouts, plan.totals, strict=True) if total is not None]
+    kept, partitions = sum(total for _, total in cut), sum(layout.partitions for layout, _ in cut)
+    return may_be_empty(device, kept, partitions)
 
 
 def _shares(plan: Plan, firsts: Sequence[Tensor | None]) -> list[Tensor | None] | None:

@@ -32,11 +32,13 @@ class Encoded:
     def of(self, partition: Tensor, cell: Tensor) -> Tensor:
         """Encoder outputs of K patches, (K, d), by their partition among those of all images and their cell.
 
+        Some output where these are negative.
+
         Raises:
             RuntimeError: they were neither left to be projected nor asked for.
         """
-        held = self.states if self.patches is None else self.patches.place
+        held = self.states if self.patches is None else self.patches.states[0]
         if held is None:
             raise RuntimeError("the method reads encoder outputs; the encoder stage kept none")
-        partition, cell = partition.clamp(min=0).to(held.device), cell.clamp(min=0).to(held.device)
+        partition, cell = partition.to(held.device), cell.to(held.device)
         return held[partition, cell] if self.patches is None else self.patches.of(partition, cell)

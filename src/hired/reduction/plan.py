@@ -19,6 +19,8 @@ from hired.reduction.checks import (
     check_entries,
     check_inputs,
 )
+from hired.reduction.cut import Beforehand
+from hired.reduction.positions import CONSECUTIVE
 from hired.reduction.rows import Rows, read_rows
 from hired.reduction.sizes import sizes_of
 
@@ -39,6 +41,7 @@ class Plan:
         encoder_budget: what the encoder's later layers still see; None for everything.
         grid_positions: (axes, batch, length) int64 positions of the full prompt, where they depend on the picture's
             grid and tokens are dropped; else None.
+        beforehand: how the inputs are cut, where that is known before the choice.
     """
 
     model: Any
@@ -55,6 +58,7 @@ class Plan:
     encoder: Encoder | None
     encoder_budget: EncoderBudget | None = None
     grid_positions: Tensor | None = None
+    beforehand: Beforehand | None = None
 
     @property
     def has_images(self) -> bool:
@@ -121,7 +125,22 @@ def plan(
         encoder=check_encoder(family, model, chosen, narrowed) if drops else None,
         encoder_budget=narrowed if drops else None,
         grid_positions=_grid_positions(family, model, inputs, rows) if drops and family.grid_positions else None,
+        beforehand=_beforehand(inputs, rows, layouts, totals, newlines)
+        if drops and rows.alike and positions == CONSECUTIVE and getattr(chosen, "exact", True)
+        else None,
     )
+
+
+def _beforehand(
+    inputs: Mapping[str, Any], rows: Rows, layouts: list[Layout], totals: list[int | None], newlines: Newlines
+) -> Beforehand | None:
+    """How the inputs are cut, from how many tokens of each picture are kept; None where that does not tell."""
+    dropped = []
+    for layout, total in zip(layouts, totals, strict=True):
+        kept = total if total is None or newlines == "keep" else min(total, layout.tokens_real)
+        dropped.append(0 if kept is None else layout.tokens_full - kept)
+    tokens = [layout.tokens_full for layout in layouts]
+    return Beforehand.of(rows, tokens, dropped, labelled="labels" in inputs, device=inputs["input_ids"].device)
 
 
 def _grid_positions(family: Family, model: Any, inputs: Mapping[str, Any], rows: Rows) -> Tensor | None:

@@ -1,5 +1,7 @@
 """Fourth stage: what the LLM sees of the kept tokens."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -71,7 +73,7 @@ def projected(
         tokens.append(_tokens(placed, None if merge is not None else rows, start))
         mixes.append((merge, placed.partition if rows is None else placed.partition[rows.to(placed.partition.device)]))
         start += layout.partitions
-    partition, cell = (torch.cat(part) for part in zip(*tokens, strict=True))
+    partition, cell = map(_joined, zip(*tokens, strict=True))
     states = encoded.of(partition, cell)
     if any(merge is not None for merge, _ in mixes):
         each = torch.split(states, [len(part) for part, _ in tokens])
@@ -81,15 +83,19 @@ def projected(
     features = plan.family.project(plan.model, states)
     newline = plan.family.newline(plan.model)
     if newline is not None:
-        structure = torch.cat([shown for _, shown in mixes])[:, None].to(features.device) == STRUCTURE
+        structure = _joined([shown for _, shown in mixes])[:, None].to(features.device) == STRUCTURE
         features = torch.where(structure, newline.to(features), features)
-    return list(torch.split(features, [len(shown) for _, shown in mixes]))
+    return list(torch.split(features, [len(shown) for _, shown in mixes])) if len(mixes) > 1 else [features]
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
 
 
 def _tokens(layout: Layout, kept: Tensor | None, start: int) -> tuple[Tensor, Tensor]:
     """Partition, among those of all images, and cell of the kept tokens; what stands at newlines means nothing."""
-    partition, cell = layout.partition + start, layout.cell
-    if kept is None:
-        return partition, cell
-    kept = kept.to(partition.device)
-    return partition[kept], cell[kept]
+    partition, cell = layout.partition, layout.cell
+    if kept is not None:
+        kept = kept.to(partition.device)
+        partition, cell = partition[kept], cell[kept]
+    return partition + start if start else partition, cell

@@ -4,13 +4,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hired.caching import cache_in
-from hired.core.transfer import moved_to, on_host
+from hired.core.transfer import on_host
 from hired.errors import InputsError
-from hired.reduction.entries import IGNORED_LABEL, LABELS
+from hired.reduction.entries import IGNORED_LABEL, LABELS, per_token
+
+Array = NDArray[Any]
+"""What is read is small and on the host, where numpy takes a tenth of the time of tensors."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +26,9 @@ class Rows:
         start: columns of `input_ids` in front of the new ones.
         behind: tokens in the cache.
         counts: image placeholders of every row, of its new part.
-        places: (sum of counts,) int64 flat indices of them into the (batch, L - start) new part, beside `input_ids`.
+        here: (batch, L - start) bool, where they are.
+        alike: whether the entries of all placeholders are known to be the same, so that of those that follow each other
+            nothing tells which are left out, but their number.
         mask: (batch, L - start) mask of the new part beside `input_ids`, None where nothing is masked.
         lead, trail: padding at both ends of every row's new part: places that are masked, hold no placeholder, and
             have no label. Only they may go.
@@ -32,12 +39,18 @@ class Rows:
     start: int
     behind: int
     counts: list[int]
-    places: Tensor
+    here: Array
+    alike: bool
     mask: Tensor | None
     lead: list[int]
     trail: list[int]
     empty: list[bool]
     pad_id: int | None
+
+    @property
+    def places(self) -> Array:
+        """(sum of counts,) int64 flat indices of the placeholders into the new part."""
+        return np.flatnonzero(self.here)
 
     @property
     def padded(self) -> bool:
@@ -68,48 +81,66 @@ def read_rows(model: Any, inputs: Mapping[str, Any], token: int) -> Rows:
     given: Tensor | None = inputs.get("attention_mask")
     start, behind = _start(inputs)
     new = ids[:, start:]
-    told = {name: inputs.get(name) for name in LABELS}
-    labels = {
-        name: value[:, start:] for name, value in told.items() if isinstance(value, Tensor) and value.shape == ids.shape
+    entries = {name: value for name, value in per_token(inputs).items() if name != "input_ids"}
+    counted = {
+        name: value[:, start:].to(ids.dtype) for name, value in entries.items() if _whole(value) or name in LABELS
     }
-    masked = [] if given is None else [given[:, -new.shape[1] :].ne(0).to(ids.dtype)]
-    host, *others = on_host([new, *masked, *[label.to(ids.dtype) for label in labels.values()]])
+    if given is not None:
+        mask = given[:, -new.shape[1] :]
+        counted[_MASK] = (mask if _whole(mask) else mask.ne(0)).to(ids.dtype)
+    host, *read = (each.numpy() for each in on_host([new, *counted.values()]))
+    found: dict[str, Array] = dict(zip(counted, read, strict=True))
     here = host == token
     pad = None
     if given is None and inputs.get("position_ids") is None:
         config = getattr(model, "generation_config", None)
         pad = inferred_pad(getattr(config, "pad_token_id", None), getattr(config, "eos_token_id", None), host)
-    valid = others.pop(0).bool() if masked else (host != pad if pad is not None else torch.ones_like(here))
+    valid = found[_MASK] != 0 if _MASK in found else host != pad if pad is not None else np.ones_like(here)
     # Behind a cache nothing goes: what is padded there now stands between tokens.
-    fixed = valid | here if not behind else torch.ones_like(here)
-    for name, label in zip(labels, others, strict=True):
-        fixed |= label != IGNORED_LABEL
-        if name == "shift_labels":  # and the token that it tells of
-            fixed[:, 1:] |= (label != IGNORED_LABEL)[:, :-1]
-    lead, trail = _ends(fixed), _ends(fixed.flip(1))
+    fixed = valid | here if not behind else np.ones_like(here)
+    for name in LABELS:
+        if name in found:
+            fixed |= found[name] != IGNORED_LABEL
+    if "shift_labels" in found:  # and the token that it tells of
+        fixed[:, 1:] |= (found["shift_labels"] != IGNORED_LABEL)[:, :-1]
+    lead, trail = _ends(fixed), _ends(fixed[:, ::-1])
     fillers = [
         int(host[row, column])
         for column, counts in ((0, lead), (-1, trail))
         for row, count in enumerate(counts)
         if count
     ]
-    mask = None if given is None else given[:, -new.shape[1] :]
+    known = _whole(given) and all(map(_whole, entries.values())) and "shift_labels" not in entries
     return Rows(
         start=start,
         behind=behind,
         counts=here.sum(1).tolist(),
-        places=moved_to(ids.device, here.flatten().nonzero().flatten()),
-        mask=new.ne(pad).to(torch.int64) if pad is not None else mask,
+        here=here,
+        alike=known and inputs.get("position_ids") is None and all(map(_same, (each[here] for each in found.values()))),
+        mask=new.ne(pad).to(torch.int64) if pad is not None else None if given is None else mask,
         lead=lead,
         trail=trail,
-        empty=(~fixed.any(1)).tolist(),
+        empty=(~fixed.any(axis=1)).tolist(),
         pad_id=fillers[0] if fillers else None,
     )
 
 
-def _ends(fixed: Tensor) -> list[int]:
+_MASK = "attention_mask"
+
+
+def _whole(values: Tensor | None) -> bool:
+    """Whether an entry holds whole numbers, if there is one."""
+    return values is None or not (values.is_floating_point() or values.is_complex())
+
+
+def _same(values: Array) -> bool:
+    """Whether all values are the same."""
+    return not len(values) or bool((values == values[0]).all())
+
+
+def _ends(fixed: Array) -> list[int]:
     """Columns in front of the first True of every row, all of them in a row without one."""
-    found: list[int] = torch.where(fixed.any(1), fixed.to(torch.uint8).argmax(1), fixed.shape[1]).tolist()
+    found: list[int] = np.where(fixed.any(axis=1), fixed.argmax(axis=1), fixed.shape[1]).tolist()
     return found
 
 
@@ -133,7 +164,7 @@ def _start(inputs: Mapping[str, Any]) -> tuple[int, int]:
     return filled, filled
 
 
-def inferred_pad(pad: Any, end: Any, ids: Tensor) -> int | None:
+def inferred_pad(pad: Any, end: Any, ids: Tensor | Array) -> int | None:
     """The id that `generate` would take for padding in inputs without a mask, None for none.
 
     Args:

@@ -18,7 +18,7 @@ from hired.core.transfer import moved_to
 from hired.encoding.readings import taps_for
 from hired.encoding.taps import Tap
 from hired.errors import HiredError, UnsupportedModelError
-from hired.methods.base import Method, merged_of, shares_of
+from hired.methods.base import Method, merged_of, shares_of, told_early
 from hired.reduction.project import chosen, mixed
 from hired.vllm.geometry import Geometry
 from hired.vllm.settings import Settings
@@ -138,7 +138,8 @@ class PrunedEncoder:
         attention = self._attention(taps, layouts)
         totals = [None if picture.untouched else picture.count for picture in pictures]
         firsts = [rows.first for rows in attention]
-        shares = shares_of(self.method, layouts, firsts, totals, "drop") or [None] * len(pictures)
+        told = told_early(self.method, batch.device)
+        shares = (shares_of(self.method, layouts, firsts, totals, "drop") if told else None) or [None] * len(pictures)
         features: list[Tensor] | None = None
         if "features" in reads or ("states" in reads and not family.tokenwise):
             features = self._features(states, pictures)
