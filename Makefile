@@ -239,4 +239,4 @@ docs-check: $(VENV)/.dev  ## run the code blocks of the docs, check their links
 	$(BIN)/python docs/check.py
 
 clean:  ## remove what the targets above set up
-	rm -rf $(VENV) $(OLDEST) $(FAMILIES) $(FAMILIES)-oldest $(SERVED) $(NEXT) $(HARNESS) $(PAGE) $(GGUF) $(WHEELS) .mypy_cache .pytest_cache .ruff_cache .hypothesis out
+	rm -rf $(VENV) $(OLDEST) $(FAMILIES) $(FAMILIES)-oldest $(SERVED) $(NEXT) $(HARNESS) $(PAGE) $(GGUF) $(WHEELS) $(KERNELS) .mypy_cache .pytest_cache .ruff_cache .hypothesis out
