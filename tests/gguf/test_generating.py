@@ -212,6 +212,12 @@ def test_a_context_of_ones_own_is_the_limit(engine: Any) -> None:
         engine("llava", context=length).generate(reduced)
 
 
+def test_no_context_is_larger_than_the_models_positions(engine: Any) -> None:
+    llm, reduced = engine("llava", context=10**9), reduced_of("llava")
+    llm.generate(reduced, max_new_tokens=2)
+    assert llm.context_size == 4096
+
+
 def test_inputs_tell_their_model_as_long_as_it_is_there(engine: Any, exported: Callable[..., Path]) -> None:
     from tests.support.cases import llava
 
