@@ -294,7 +294,8 @@ class LLM:
         state = context.state() if context is not None and goes_on else None
         if context is not None:
             context.close()
-        self._context = Context(self._model, max(most, self.room or 0), self.threads)
+        room = min(self.room or 0, self._model.positions)
+        self._context = Context(self._model, max(most, room), self.threads)
         if state is not None:
             self._context.restore(state)
         return self._context
