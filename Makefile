@@ -6,12 +6,14 @@ SERVED := .venv-vllm
 HARNESS := .venv-lmms
 FAMILIES := .venv-families
 PAGE := .venv-page
+GGUF := .venv-gguf
+WHEELS := .wheels
 BIN := $(VENV)/bin
 # The models in the tests are too small for threads: a process a core is quicker.
 PYTEST := -m pytest --numprocesses auto
-test test-oldest test-families test-families-oldest test-upstream test-lmms test-page: export OMP_NUM_THREADS := 1
+test test-oldest test-families test-families-oldest test-upstream test-lmms test-page test-gguf: export OMP_NUM_THREADS := 1
 
-.PHONY: demo test test-oldest test-upstream test-vllm test-lmms test-page test-families test-families-oldest lint types docs-check train train-aya results leaderboard bench bench-gpu bench-serve clean help
+.PHONY: demo test test-oldest test-upstream test-vllm test-lmms test-page test-gguf test-families test-families-oldest lint types docs-check train train-aya results leaderboard bench bench-gpu bench-serve clean help
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -66,6 +68,21 @@ $(PAGE)/.dev: pyproject.toml constraints.txt
 	$(PAGE)/bin/pip install --quiet -c constraints.txt -e '.[dev,page]' 'playwright>=1.49,<2'
 	@touch $@
 
+# There is no wheel of llama.cpp's binding: it is built once a machine, which takes up to ten minutes.
+$(WHEELS)/.llama: constraints-gguf.txt
+	@command -v c++ > /dev/null || command -v g++ > /dev/null || command -v clang++ > /dev/null \
+		|| { echo 'llama.cpp is built from source here: install a C++ compiler (Debian: apt-get install g++)'; exit 2; }
+	$(PYTHON) -m pip wheel --quiet --no-deps --wheel-dir $(WHEELS) $$(grep '^llama-cpp-python==' $<)
+	@touch $@
+
+# torchvision, for the processors that need it.
+$(GGUF)/.dev: pyproject.toml constraints-gguf.txt tests/vllm/setup_env.py $(WHEELS)/.llama
+	$(PYTHON) -m venv $(GGUF)
+	$(GGUF)/bin/pip install --quiet --find-links $(WHEELS) --only-binary llama-cpp-python \
+		-c constraints-gguf.txt -e '.[dev,gguf]' torchvision
+	$(GGUF)/bin/python tests/vllm/setup_env.py
+	@touch $@
+
 demo: $(VENV)/.demo  ## ask the shipped model about 20 pictures at a 20 % budget
 	$(BIN)/python examples/demo.py
 
@@ -89,6 +106,9 @@ test-lmms: $(HARNESS)/.dev  ## tests of the plug-in for lmms-eval, with lmms-eva
 
 test-page: $(PAGE)/.dev  ## tests of hired page, in a chromium that is here (system's, or playwright's)
 	$(PAGE)/bin/python -m pytest tests/test_page.py tests/page
+
+test-gguf: $(GGUF)/.dev  ## tests of GGUF files, with llama.cpp (built from source, once: minutes, a C++ compiler)
+	$(GGUF)/bin/python $(PYTEST) tests/gguf
 
 lint: $(VENV)/.dev  ## ruff
 	$(BIN)/ruff check .
@@ -182,4 +202,4 @@ docs-check: $(VENV)/.dev  ## run the code blocks of the docs, check their links
 	$(BIN)/python docs/check.py
 
 clean:  ## remove what the targets above set up
-	rm -rf $(VENV) $(OLDEST) $(FAMILIES) $(FAMILIES)-oldest $(SERVED) $(HARNESS) $(PAGE) .mypy_cache .pytest_cache .ruff_cache .hypothesis out
+	rm -rf $(VENV) $(OLDEST) $(FAMILIES) $(FAMILIES)-oldest $(SERVED) $(HARNESS) $(PAGE) $(GGUF) $(WHEELS) .mypy_cache .pytest_cache .ruff_cache .hypothesis out

@@ -17,6 +17,7 @@ SKIPS = {
     "gradio": "need Gradio (make test-page runs them)",
     "playwright": "need playwright (make test-page runs them)",
     "chromium": "need a chromium (Debian's, or playwright install chromium)",
+    "llama.cpp": "need llama.cpp (make test-gguf runs them)",
     "CUDA": "need a CUDA GPU (tests/test_cuda.py runs where there is one)",
 }
 """What is said of skipped tests, by a word of their reason."""

@@ -31,3 +31,8 @@ def test_core_knows_nothing_of_the_rest() -> None:
     for path in (PACKAGE / "core").glob("*.py"):
         known = {name for name in imported(path) if name.startswith("hired.")}
         assert all(name.startswith(("hired.core", "hired.errors")) for name in known), path
+
+
+def test_one_file_knows_llama_cpp() -> None:
+    knowing = [path.relative_to(PACKAGE) for path in BELOW if "llama_cpp" in imported(path)]
+    assert knowing == [Path("gguf/llama.py")]

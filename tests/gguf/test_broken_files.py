@@ -85,7 +85,10 @@ WAYS: dict[str, tuple[Change, str]] = {
     "a projector": (told("general.type", "mmproj", TEXT), "no language model but 'mmproj'"),
     "no architecture": (told("general.architecture", None), "names no architecture"),
     "an architecture that is a number": (told("general.architecture", 7, U32), "names no architecture"),
-    "a known other architecture": (told("general.architecture", "falcon", TEXT), "'falcon' of llama.cpp's does not run"),
+    "a known other architecture": (
+        told("general.architecture", "falcon", TEXT),
+        "'falcon' of llama.cpp's does not run",
+    ),
     "an unknown architecture": (told("general.architecture", "nothing", TEXT), "'nothing' of llama.cpp's does not run"),
     "no weights": (whole(lambda raw: Raw({**raw.metadata, **VOCABULARY}, {})), "a vocabulary and no weights"),
     "no embeddings": (whole(lambda raw: raw.held(EMBEDDINGS, None)), "has no embeddings"),
@@ -102,7 +105,10 @@ WAYS: dict[str, tuple[Change, str]] = {
     "layers that differ": (told("llama.feed_forward_length", [96, 90], (U32,)), r"feed_forward_length is \[96, 90\]"),
     "features for every layer": (told("llama.n_deepstack_layers", 2, U32), "2 layers and features for 2"),
     "a layer more": (told("llama.block_count", 3), "llama.cpp cannot load .*'blk.2.attn_norm.weight' not found"),
-    "a weight missing": (whole(lambda raw: raw.held("blk.0.ffn_up.weight", None)), "llama.cpp cannot load .*'blk.0.ffn_up.weight' not found"),
+    "a weight missing": (
+        whole(lambda raw: raw.held("blk.0.ffn_up.weight", None)),
+        "llama.cpp cannot load .*'blk.0.ffn_up.weight' not found",
+    ),
     "a weight of another shape": (tensor("blk.1.attn_k.weight", (128, 32)), "llama.cpp cannot load .*wrong shape"),
     "weights that overlap": (tensor("blk.1.attn_k.weight", (32, 64)), "llama.cpp cannot load .*has offset"),
 }

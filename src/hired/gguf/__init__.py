@@ -6,10 +6,16 @@ if TYPE_CHECKING:
     from hired.gguf.exporting import export
     from hired.gguf.llm import LLM
     from hired.gguf.tower import load_tower
+    from hired.gguf.turns import follow_up
 
-__all__ = ["LLM", "export", "load_tower"]
+__all__ = ["LLM", "export", "follow_up", "load_tower"]
 
-_LAZY = {"LLM": "hired.gguf.llm", "export": "hired.gguf.exporting", "load_tower": "hired.gguf.tower"}
+_LAZY = {
+    "LLM": "hired.gguf.llm",
+    "export": "hired.gguf.exporting",
+    "follow_up": "hired.gguf.turns",
+    "load_tower": "hired.gguf.tower",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -14,13 +14,14 @@ import numpy as np
 import torch
 
 from hired import greedy
-from hired.errors import HiredError, InputsError
+from hired.errors import HiredError, InputsError, ModelLoadError
 from hired.files import one_line
 from hired.gguf.architectures import TextFacts, architecture_named, text_facts
 from hired.gguf.header import read_header
 from hired.gguf.llama import Context, Model, Sampler, library
 from hired.gguf.matching import check_known, check_matches, foreign_tokens
 from hired.gguf.prompt import Prompt, read_prompt
+from hired.gguf.tower import processor_of
 from hired.options import MOST_TOKENS
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ class LLM:
         file: The GGUF file.
         tower: The model that prompts are reduced for, from `hired.gguf.load_tower`; then the file is compared with its
             checkpoint at once, and inputs from a pickle can be used. None: both are found with every prompt.
-        processor: Its processor or tokenizer, for stop strings and a comparison with the file's vocabulary.
+        processor: Its processor or tokenizer, for stop strings and a comparison with the file's vocabulary; None for
+            the one that the tower came with.
         threads: Of the computation; None for as many as torch uses, by default one for every physical core.
         context: Tokens of prompt and answer that the cache always has room for, at most; None to follow the prompts.
         exact: Compute in float32 as far as the weights are, without fused attention and repacked weights: for tests.
@@ -65,7 +67,7 @@ class LLM:
         _check_whole("threads", threads, 1, 1024)
         _check_whole("context", context, 1, MOST_TOKENS)
         library()
-        self.path = Path(file)
+        self.path = _path(file)
         self.header = read_header(self.path)
         check_known(self.header)
         self.threads = torch.get_num_threads() if threads is None else threads
@@ -73,7 +75,7 @@ class LLM:
         self._mutual = architecture_named(self.header.architecture).mutual
         self._tower, self._processor = tower, processor
         self._matched: set[TextFacts] = set()
-        self._foreign: dict[int, frozenset[int]] = {}
+        self._foreign: tuple[Any, frozenset[int]] = (None, frozenset())
         self._lock = threading.RLock()
         self._context: Context | None = None
         self._held = _Held()
@@ -109,6 +111,11 @@ class LLM:
     def held(self) -> int:
         """Tokens in the key-value cache."""
         return len(self._held.ids)
+
+    @property
+    def context_size(self) -> int:
+        """Tokens that the key-value cache has room for; 0 before the first prompt."""
+        return 0 if self._context is None else self._context.size
 
     def generate(
         self,
@@ -230,15 +237,14 @@ class LLM:
             check_matches(self.header, facts)
             self._matched.add(facts)
         tokenizer = self._tokenizer(model)
-        if tokenizer is None:
-            return facts, frozenset()
-        if id(tokenizer) not in self._foreign:
-            self._foreign = {id(tokenizer): foreign_tokens(self.header, tokenizer)}
-        return facts, self._foreign[id(tokenizer)]
+        if tokenizer is not None and tokenizer is not self._foreign[0]:
+            self._foreign = (tokenizer, foreign_tokens(self.header, tokenizer))
+        return facts, frozenset() if tokenizer is None else self._foreign[1]
 
     def _tokenizer(self, model: Any) -> Any:
         """The tokenizer of a model, None where it is not known."""
-        return getattr(self._processor, "tokenizer", self._processor)
+        processor = processor_of(model) if self._processor is None else self._processor
+        return getattr(processor, "tokenizer", processor)
 
     def _ends(self, model: Any) -> frozenset[int]:
         """Ids that end an answer."""
@@ -288,7 +294,8 @@ class LLM:
         state = context.state() if context is not None and goes_on else None
         if context is not None:
             context.close()
-        self._context = Context(self._model, max(most, self.room or 0), self.threads)
+        room = min(self.room or 0, self._model.positions)
+        self._context = Context(self._model, max(most, room), self.threads)
         if state is not None:
             self._context.restore(state)
         return self._context
@@ -322,6 +329,14 @@ class _Held:
     def then(self, ids: np.ndarray, positions: np.ndarray) -> _Held:
         """With text behind it."""
         return _Held(np.concatenate((self.ids, ids)), np.concatenate((self.positions, positions), 1), self.digests)
+
+
+def _path(file: Any) -> Path:
+    """The path of a file as named."""
+    try:
+        return Path(file)
+    except TypeError:
+        raise ModelLoadError(f"name a .gguf file, not {type(file).__name__}") from None
 
 
 def _check_whole(name: str, value: Any, least: int, most: int) -> None:

@@ -16,6 +16,9 @@ from hired.loading.strangers import quiet, strangers
 
 __all__ = ["load_tower", "restore", "without_layers"]
 
+_PROCESSOR = "hired_processor"
+"""Attribute of a tower that holds the processor it came with."""
+
 _PER_LAYER = ("layer_types", "no_rope_layers", "moe_layers", "mlp_layer_types")
 """Lists in text configurations with an entry a layer."""
 
@@ -60,6 +63,11 @@ def load_tower(
             tower = _tower(source, name, config, kind, words)
         with strangers(name, f"move to {place} the vision encoder of"):
             return tower.to(place).eval(), processor
+
+
+def processor_of(tower: Any) -> Any:
+    """The processor that a tower of `load_tower` came with; None for other models."""
+    return getattr(tower, _PROCESSOR, None)
 
 
 def _tower(source: str, name: str, config: Any, dtype: str, words: bool) -> Any:

@@ -126,7 +126,6 @@ def stored(tensor: Tensor, dtype: str) -> np.ndarray[Any, Any]:
         UnsupportedModelError: float16 cannot hold its values.
     """
     import torch
-
     from gguf import GGMLQuantizationType, quants
 
     if dtype == "bf16":

@@ -143,7 +143,6 @@ def _writer(path: Path, architecture: str) -> Iterator[Any]:
 
 def _declare(writer: Any, entry: Entry) -> None:
     import numpy as np
-
     from gguf import GGMLQuantizationType, quant_shape_to_byte_shape
 
     kind = GGMLQuantizationType[entry.dtype.upper()]
