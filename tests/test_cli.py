@@ -51,7 +51,21 @@ def test_version(run: Run) -> None:
     assert run("--version") == (0, f"hired {hired.__version__}\n", "")
 
 
-COMMANDS = ("ask", "batch", "view", "page", "tune", "check", "models", "eval", "bench", "plan", "reproduce", "serve", "gguf")
+COMMANDS = (
+    "ask",
+    "batch",
+    "view",
+    "page",
+    "tune",
+    "check",
+    "models",
+    "eval",
+    "bench",
+    "plan",
+    "reproduce",
+    "serve",
+    "gguf",
+)
 
 
 @pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)])
