@@ -14,7 +14,7 @@ from hired.loading.named import source_of
 from hired.loading.shards import Shards
 from hired.loading.strangers import quiet, strangers
 
-__all__ = ["load_tower", "restore", "without_layers"]
+__all__ = ["load_tower", "processor_of", "restore", "without_layers"]
 
 _PROCESSOR = "hired_processor"
 """Attribute of a tower that holds the processor it came with."""
