@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 PYTEST := -m pytest --numprocesses auto
 test test-oldest test-families test-families-oldest test-upstream test-vllm-next test-lmms test-page test-gguf: export OMP_NUM_THREADS := 1
 
-.PHONY: demo test test-oldest test-upstream test-vllm test-vllm-next test-lmms test-page test-gguf test-kernels test-families test-families-oldest lint types docs-check train train-aya results leaderboard bench bench-gguf bench-gpu bench-serve bench-serve-gpu clean help
+.PHONY: demo test test-oldest test-upstream test-vllm test-vllm-next test-lmms test-page test-gguf test-kernels test-families test-families-oldest lint types docs-check train train-aya results leaderboard bench bench-gpu bench-llama bench-serve bench-serve-gpu clean help
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -196,6 +196,11 @@ bench-gpu: $(VENV)/.demo  ## measure speed and memory on a CUDA GPU
 	-$(BIN)/python benchmarks/gpu_targets.py
 	$(BIN)/python benchmarks/speed_table.py > /dev/null
 	$(BIN)/python benchmarks/plan_check.py
+
+bench-llama: $(GGUF)/.dev  ## measure llama.cpp beside PyTorch on the CPU (an hour on two cores, 18 GB; run nothing beside it)
+	$(GGUF)/bin/python benchmarks/gguf_speed.py --shape llava-next-0.5b
+	$(GGUF)/bin/python benchmarks/gguf_speed.py --shape llava-next-7b
+	$(GGUF)/bin/python benchmarks/plan_check.py
 
 SERVING := $(SERVED)/bin/python benchmarks/serving.py
 bench-serve: $(SERVED)/.dev  ## measure vLLM servers again on the CPU (half an hour on two cores; run nothing beside it)

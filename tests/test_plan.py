@@ -17,6 +17,7 @@ from hired.core.budget import Budget, EncoderBudget
 from hired.costs.estimate import Estimator, Request
 from hired.costs.flops import LLM
 from hired.costs.memory import encode_bytes, kv_bytes, prefill_bytes, weight_bytes
+from hired.costs.quants import stored_bytes
 from hired.costs.randomly import random_model
 from hired.costs.rates import by_hand, calibrate
 from hired.costs.shapes import meta_model, shape_config
@@ -92,6 +93,54 @@ def test_tied_weights_count_once_and_int4_packs_the_llms_layers_only():
     linear = LLM.of(seven_b).layers * LLM.of(seven_b).layer_weights
     saved = weight_bytes(untied, "float16") - weight_bytes(untied, "int4")
     assert saved == linear * 2 - linear // 2 - linear // 64 * 4
+
+
+@pytest.mark.parametrize(
+    ("type", "size"),
+    [
+        ("q3_k_m", 3.30),
+        ("q4_0", 3.83),
+        ("q4_k_s", 3.86),
+        ("q4_k_m", 4.08),
+        ("q5_k_s", 4.65),
+        ("q5_k_m", 4.78),
+        ("q6_k", 5.53),
+        ("q8_0", 7.16),
+        ("f16", 13.48),
+    ],
+)
+def test_files_are_as_large_as_those_that_people_download(type, size):
+    """GB of GGUF files of Llama-2-7B as published, whose vocabulary is 64 tokens smaller."""
+    found = stored_bytes(shape_config("llava-next-7b"), type) / 1e9
+    assert found == pytest.approx(size, rel=0.005)
+
+
+def test_the_tower_and_the_file_are_the_weights(estimator):
+    config, request = estimator.config, replace(estimator.request, dtype="bfloat16", gguf="q4_k_m")
+    planned = Estimator(config, request)
+    whole = meta_model(config)
+    linear = sum(p.numel() for part in (whole.model.language_model, whole.lm_head) for p in part.parameters())
+    tower = weight_bytes(whole, "bfloat16") - 2 * linear
+    assert planned.weights_bytes == tower + stored_bytes(config, "q4_k_m")
+
+
+def test_llama_cpps_cache_follows_the_reduced_prompt_in_steps(estimator):
+    planned = Estimator(estimator.config, replace(estimator.request, gguf="q4_0", context=32, new_tokens=15))
+    token = 2 * 32 * 4096 * 2  # keys and values, layers, width, float16
+    found = {budget: planned.at(budget).kv_bytes for budget in (1, 0.2, 0.1)}
+    assert found == {1: 3072 * token, 0.2: 768 * token, 0.1: 512 * token}
+
+
+def test_decoding_reads_the_quantised_weights(estimator):
+    config = estimator.config
+    half, four = (by_hand(config, "float16", 1, 50, 400, gguf) for gguf in (None, "q4_0"))
+    assert four.step_s / half.step_s == pytest.approx(4.5 / 16, rel=1e-3)
+    fast, slow = (
+        Estimator(config, replace(estimator.request, gguf=gguf), rates).at(0.2)
+        for gguf, rates in (("q4_0", four), (None, half))
+    )
+    assert fast.tokens_per_s > slow.tokens_per_s
+    assert fast.flops == slow.flops
 
 
 @each_family
@@ -226,6 +275,17 @@ def test_the_command_prints_a_table_and_what_it_means(capsys):
     assert "positions" not in plan(capsys, "llava-next-7b", "--budgets", "0.2", "--context", 1000)[2]
 
 
+def test_the_command_plans_for_llama_cpp(capsys):
+    given = ("--dtype", "Q4_K_M", "--memory", "6GB", "--context", 32, "--new-tokens", 15)
+    code, out, err = plan(capsys, "llava-next-7b", *given)
+    assert (code, err) == (0, "")
+    assert out.startswith("llava-next-7b, q4_k_m (encoder bfloat16) on cpu:")
+    assert "Largest budget within 6.00 GB" in out
+    result = json.loads(plan(capsys, "llava-next-7b", *given, "--json")[1])
+    assert (result["request"]["gguf"], result["request"]["dtype"]) == ("q4_k_m", "bfloat16")
+    assert result["fits"]["memory"]["costs"]["memory_bytes"] <= 6e9
+
+
 def test_the_command_measures_this_machine_when_asked(capsys):
     given = ("--calibrate", "--ttft", "60min", "--budgets", "0.2", "--context", 20, "--device", "cpu", "--json")
     code, out, _ = plan(capsys, "tiny", *given)
@@ -248,7 +308,11 @@ def test_the_command_measures_this_machine_when_asked(capsys):
         (["--memory", "0GB"], "8GB"),
         (["--ttft", "soon", "--calibrate"], "500ms"),
         (["--dtype", "int3"], "int4"),
+        (["--dtype", "int3"], "q4_k_m"),
         (["--dtype", "int4", "--calibrate"], "int4"),
+        (["--dtype", "q4_k_m", "--calibrate"], "--gguf-type"),
+        (["--dtype", "q4_k_m", "--device", "cuda"], "--device cpu"),
+        (["--dtype", "q8_0", "--batch", 2], "one prompt at a time"),
         (["--device", "mps"], "cuda"),
         (["--image", "0x3"], "WIDTHxHEIGHT"),
         (["--budgets", "0"], "budget"),

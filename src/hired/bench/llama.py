@@ -117,8 +117,8 @@ def generate(subject: Subject, inputs: Mapping[str, Any], new_tokens: int) -> tu
     return (end if first.at is None else first.at), end
 
 
-def cache_bytes(subject: Subject, length: int) -> int:
-    """Bytes of the key-value cache that llama.cpp makes for a prompt and its answer of `length` tokens."""
+def cache_bytes(subject: Subject) -> int:
+    """Bytes of the key-value cache that llama.cpp made for the last prompt and its answer."""
     from hired.costs.memory import context_bytes
 
-    return context_bytes(subject.model.config, length)
+    return context_bytes(subject.model.config, subject.llm.context_size)

@@ -272,7 +272,7 @@ def cache_bytes(subject: Subject, inputs: Mapping[str, Any], arm: Arm, new_token
         inputs, _, _ = _reduce(subject, inputs, arm, more)
     if subject.llm is not None:
         llama.generate(subject, inputs, new_tokens)
-        return llama.cache_bytes(subject, int(inputs["input_ids"].shape[1]) + new_tokens)
+        return llama.cache_bytes(subject)
     output = subject.model.generate(**inputs, max_new_tokens=new_tokens, return_dict_in_generate=True)
     layers = [layer for layer in cache_of(output).layers if hasattr(layer, "keys")]  # no convolution's or the like
     total = sum(layer.keys.nbytes + layer.values.nbytes for layer in layers)
