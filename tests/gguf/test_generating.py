@@ -11,6 +11,8 @@ import torch
 
 pytest.importorskip("llama_cpp", reason="needs llama.cpp")
 
+from examples.demo import pages
+
 import hired
 from hired import gguf
 from hired.errors import HiredError, InputsError
@@ -85,6 +87,21 @@ def test_stop_strings_end_an_answer(engine: Any) -> None:
     assert new_of(reduced, llm.generate(reduced, max_new_tokens=12, stop="never said")) == plain
     with pytest.raises(InputsError, match="stop needs the text of tokens"):
         engine("llava").generate(reduced, stop="a")
+
+
+def test_stop_strings_by_the_files_own_vocabulary(tmp_path: Path) -> None:
+    model, processor = hired.load_tiny()
+    path = tmp_path / "tiny.gguf"
+    gguf.export(model, processor, path, "q8_0")
+    page, (question, _, _) = pages(1)[0]
+    content = [{"type": "image"}, {"type": "text", "text": question}]
+    prompt = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    reduced = hired.reduce(model, processor(text=prompt, images=page.image, return_tensors="pt"), 0.2)
+    with gguf.LLM(path, threads=1) as llm:
+        answer = new_of(reduced, llm.generate(reduced, max_new_tokens=8))
+        text = processor.decode(answer[:2], skip_special_tokens=True)
+        assert len(text.strip()) > 1
+        assert new_of(reduced, llm.generate(reduced, max_new_tokens=8, stop=text[-2:])) == answer[:2]
 
 
 def test_chance_is_the_seeds(engine: Any) -> None:

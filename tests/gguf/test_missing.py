@@ -11,5 +11,5 @@ from hired.errors import MissingDependencyError
 
 def test_without_llama_cpp(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "llama_cpp", None)
-    with pytest.raises(MissingDependencyError, match="pip install llama-cpp-python gguf, or .* its gguf extra"):
+    with pytest.raises(MissingDependencyError, match=r"pip install llama-cpp-python gguf, or .* its gguf extra"):
         gguf.LLM(tmp_path / "none.gguf")

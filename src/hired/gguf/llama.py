@@ -7,6 +7,7 @@ defaults with few fields changed, under whichever name the installed version has
 from __future__ import annotations
 
 import ctypes
+import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -55,7 +56,8 @@ class _Log:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # Whatever is collected as garbage while it is held is freed with a call of its own.
+        self._lock = threading.RLock()
         self._running = 0
         self._listener: Any = None
         self._before: Any = None
@@ -69,19 +71,19 @@ class _Log:
         with self._lock:
             if self._listener is None:
                 self._listener = lib.llama_log_callback(self._hear)
-            if not self._running:
+            self._running += 1
+            if self._running == 1:
                 self._lines.clear()
                 self._before = (lib.llama_log_callback(), ctypes.c_void_p())
                 lib.llama_log_get(ctypes.byref(self._before[0]), ctypes.byref(self._before[1]))
                 lib.llama_log_set(self._listener, ctypes.c_void_p())
-            self._running += 1
         try:
             yield
         finally:
             with self._lock:
-                self._running -= 1
-                if not self._running:
+                if self._running == 1:
                     lib.llama_log_set(*self._before)
+                self._running -= 1
 
     def said(self) -> str:
         """The first error of the calls that run, which is nearest to its cause; those that follow say it failed."""
@@ -153,7 +155,7 @@ class Model:
             _set(parameters, use_extra_bufts=False)
         with _LOG.quiet():
             lib.llama_backend_init()  # once is enough, twice does no harm
-            pointer = lib.llama_model_load_from_file(str(path).encode(), parameters)
+            pointer = lib.llama_model_load_from_file(os.fsencode(path), parameters)
             if not pointer:
                 raise ModelLoadError(f"llama.cpp cannot load {one_line(path)}: {_LOG.said()}")
         self._lib, self._pointer = lib, pointer
@@ -358,7 +360,7 @@ def quantize(source: Path, target: Path, code: int, threads: int | None = None) 
     parameters = lib.llama_model_quantize_default_params()
     _set(parameters, ftype=code, nthread=threads or 0)
     with _LOG.quiet():
-        if lib.llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(parameters)):
+        if lib.llama_model_quantize(os.fsencode(source), os.fsencode(target), ctypes.byref(parameters)):
             raise HiredError(f"llama.cpp cannot quantise {one_line(source)}: {_LOG.said()}")
 
 
@@ -378,7 +380,7 @@ def tokens(path: Path, texts: Sequence[str]) -> list[list[int]]:
     _set(parameters, vocab_only=True)
     with _LOG.quiet():
         lib.llama_backend_init()
-        model = lib.llama_model_load_from_file(str(path).encode(), parameters)
+        model = lib.llama_model_load_from_file(os.fsencode(path), parameters)
         if not model:
             raise ModelLoadError(f"llama.cpp cannot load {one_line(path)}: {_LOG.said()}")
         try:
