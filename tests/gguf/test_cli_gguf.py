@@ -314,3 +314,32 @@ def test_the_benchmark_writes_both_engines_and_tells_what_is_missed(
     assert gguf_speed.missed(good) == []
     row |= {"speedup": 4.4, "flops_speedup": 4.8, "peak_memory_mb": 5600.0, "decode_s": 2.0}
     assert len(gguf_speed.missed(good)) == 4
+
+
+@pytest.mark.parametrize("name", ["llava_next", "qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
+@pytest.mark.parametrize("budget", [0.4, 1])
+def test_a_further_turn_is_that_of_the_whole_model(name: str, budget: float, engine: Any) -> None:
+    """Also where positions are a picture's rows and columns."""
+    import torch
+
+    import hired
+    from hired.gguf.loaded import LoadedFile
+    from hired.loading import Loaded
+    from tests.gguf import support
+    from tests.support import models, pictures
+
+    model, processor = support.model(name), models.ALL[name].processor("left")
+    llm = engine(name, tower=model)
+    whole, file = Loaded(name, model, processor), LoadedFile(name, model, processor, llm)
+    reduced = hired.reduce(model, pictures.inputs(name, [[models.ALL[name].sizes[0]]]), budget)
+    asked = torch.tensor([[5, 7, 9]])
+    said = []
+    for loaded in (whole, file):
+        with torch.inference_mode():
+            ids, cache = loaded.turn(reduced, 4)
+            first = ids.shape[1]
+            ids, _ = loaded.turn(loaded.further(torch.cat((ids, asked), 1), cache), 4)
+        said.append(ids[0].tolist())
+    assert said[0] == said[1]
+    assert len(said[0]) > first + 3
+    assert llm.held >= first

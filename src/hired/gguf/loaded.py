@@ -15,6 +15,7 @@ from hired.gguf.llama import library
 from hired.gguf.llm import LLM
 from hired.gguf.matching import check_known
 from hired.gguf.tower import load_tower
+from hired.reduction.entries import per_token
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,11 +39,14 @@ class LoadedFile(loading.Loaded):
 
     def further(self, ids: Tensor, cache: Any) -> Mapping[str, Any]:
         """As of a whole model."""
-        longer = cache | {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        longer, more = cache.copy(), ids.shape[1] - cache["input_ids"].shape[1]
+        for name, value in per_token(cache).items():
+            longer[name] = torch.cat((value, value.new_zeros(1, more)), 1)  # kinds of tokens: text
         places = cache.get("position_ids")
         if places is not None:
-            more = torch.arange(1, ids.shape[1] - places.shape[-1] + 1, device=places.device, dtype=places.dtype)
-            longer["position_ids"] = torch.cat((places, (places.max() + more).expand(*places.shape[:-1], -1)), -1)
+            steps = torch.arange(1, more + 1, device=places.device, dtype=places.dtype)
+            longer["position_ids"] = torch.cat((places, (places.max() + steps).expand(*places.shape[:-1], -1)), -1)
+        longer |= {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
         return longer  # type: ignore[no-any-return]  # as `hired.reduce` returned it
 
 
