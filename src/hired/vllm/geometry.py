@@ -1,5 +1,6 @@
 """Where every visual token of a picture comes from, from the model's configuration and the picture's size alone."""
 
+import copy
 import math
 import re
 from collections.abc import Mapping
@@ -61,7 +62,8 @@ class Geometry:
                 f"how {self.family.name} sees pictures is not known without the checkpoint's image processor, which"
                 f" tells the fewest and the most {self.family.limited}"
             )
-        self.limits, self._config, self._model = limits, config, meta_model(config)
+        # Building a model writes into its configuration, which others read.
+        self.limits, self._config, self._model = limits, config, meta_model(copy.deepcopy(config))
         self.encoder = self.family.parts(self._model)
         self.image_token = self.family.image_token(self._model)
         self.layout = lru_cache(maxsize=1024)(self._layout)
