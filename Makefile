@@ -84,15 +84,18 @@ test-families-oldest: $(FAMILIES)-oldest/.dev  ## the same, oldest supported tra
 test-vllm: $(SERVED)/.dev  ## tests of the vLLM plugin, on a CPU build of vLLM (3 GB; minutes)
 	$(SERVED)/bin/python -m pytest tests/vllm
 
-# A vLLM of which there is no CPU build: its Python files, over the libraries of the one that has one.
+# A vLLM of which there is no CPU build: its Python files, over the libraries of the one that has one; and NEXT_WANTS,
+# what it imports and the other does not.
 NEXT := .venv-vllm-next
 NEXT_VLLM ?= 0.33.0
+NEXT_WANTS := orjson
 NEXT_TESTS ?= tests/vllm
 $(NEXT)/$(NEXT_VLLM): $(SERVED)/.dev tests/vllm/overlay.py
 	rm -rf $(NEXT)
 	$(SERVED)/bin/pip download --quiet --no-deps --dest $(NEXT) vllm==$(NEXT_VLLM)
 	$(SERVED)/bin/python tests/vllm/overlay.py $(NEXT)/*.whl $(NEXT)/site
 	rm $(NEXT)/*.whl
+	$(SERVED)/bin/pip install --quiet --no-deps --target $(NEXT)/site $(NEXT_WANTS)
 	@touch $@
 
 test-vllm-next: $(NEXT)/$(NEXT_VLLM)  ## the same on the Python files of vLLM 0.33 (a download of 340 MB); NEXT_TESTS=...
