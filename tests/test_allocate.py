@@ -7,7 +7,7 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from hired.core.allocate import content_scores, divide, share_out
+from hired.core.allocate import content_scores, divide, divided, share_out
 from tests.support.layouts import CELLS, layout_of, slow_layout
 
 
@@ -44,7 +44,10 @@ def problems(draw: st.DrawFn, most: int = 9) -> tuple[int, list[int], list[int]]
 
 
 def run(total: int, weights: list[float], capacity: list[int]) -> list[int]:
-    return divide(total, torch.tensor(weights, dtype=torch.float64), torch.tensor(capacity)).tolist()
+    """As tensors divide, which is what numbers on the host must give as well."""
+    found = divide(total, torch.tensor(weights, dtype=torch.float64), torch.tensor(capacity)).tolist()
+    assert divided(total, weights, capacity) == found
+    return found
 
 
 @given(problems())
@@ -57,6 +60,14 @@ def test_divide_equals_the_plain_reference(problem: tuple[int, list[int], list[i
 def test_divide_equals_the_plain_reference_for_wide_weights(problem: tuple[int, list[int], list[int]]) -> None:
     total, weights, capacity = problem
     assert run(total, list(map(float, weights)), capacity) == slow_divide(total, list(map(Fraction, weights)), capacity)
+
+
+@given(st.integers(0, 10**6), st.integers(1, 40), st.data())
+def test_host_and_tensors_divide_alike(seed: int, count: int, data: st.DataObject) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    weights = torch.rand(count, generator=generator, dtype=torch.float64).pow(4).tolist()
+    capacity = torch.randint(0, 577, (count,), generator=generator).tolist()
+    run(data.draw(st.integers(0, sum(capacity))), weights, capacity)
 
 
 def test_the_reference_itself() -> None:
