@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from hired import files
-from hired.bench.quiet import SPARE
+from hired.bench.quiet import crowded
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "gguf.md"
@@ -55,8 +55,8 @@ def measure(shape: str, type: str, dtype: str, repeats: int, more: list[str]) ->
 
 def quiet(found: dict[str, Any]) -> bool:
     """Whether other programs left llama.cpp's threads their cores."""
-    used, machine = found["others_cores"]["during"], found["machine"]
-    return used is None or used + machine["threads"] <= machine["cores"] + SPARE
+    machine = found["machine"]
+    return not crowded(found["others_cores"]["during"], machine["threads"], machine["cores"])
 
 
 def missed(found: dict[str, Any]) -> list[str]:

@@ -1,6 +1,7 @@
 """`hired bench` on tiny models: what is measured, in which order, and what its rows say. No test looks at a clock."""
 
 import json
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -310,6 +311,22 @@ def test_bad_settings_are_refused_before_anything_runs(
     assert main(["bench", *arguments]) == 2
     err = capsys.readouterr().err
     assert words in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["bench", "--gguf-type", "q4_0"], ["bench", "--gguf", "x.gguf"], ["ask", "page.png", "?", "--gguf", "x"]],
+)
+def test_llama_cpp_is_missed_before_anything_runs(
+    arguments: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "llama_cpp", None)
+    monkeypatch.chdir(tmp_path)
+    pictures(Scene((20, 20), 1))[0].save("page.png")
+    assert main(arguments) == 2
+    err = capsys.readouterr().err
+    assert "gguf extra" in err
     assert err.count("\n") == 1
 
 

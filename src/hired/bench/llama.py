@@ -19,8 +19,7 @@ from hired.errors import HiredError
 if TYPE_CHECKING:
     from hired.bench.subject import Subject
 
-__all__ = ["cache_bytes", "generate", "load_llama", "with_file"]
-
+__all__ = ["cache_bytes", "check_file", "generate", "load_llama", "with_file"]
 
 NO_TOKEN = -1
 """An id that no token has."""
@@ -41,6 +40,22 @@ class _FirstToken:
 
     def end(self) -> None:
         """The answer is complete."""
+
+
+def check_file(settings: Settings) -> None:
+    """Refuses what would fail later, in a process of its own: llama.cpp that is not there, a file that is no model.
+
+    Raises:
+        MissingDependencyError: llama.cpp is not installed.
+        ModelLoadError, UnsupportedModelError: the file cannot be read, or holds no model that is known.
+    """
+    from hired.gguf.header import read_header
+    from hired.gguf.llama import library
+    from hired.gguf.matching import check_known
+
+    library()
+    if settings.gguf is not None:
+        check_known(read_header(Path(settings.gguf)))
 
 
 @contextlib.contextmanager
@@ -109,16 +124,17 @@ def load_llama(settings: Settings) -> Subject:
 
 
 def generate(subject: Subject, inputs: Mapping[str, Any], new_tokens: int) -> tuple[float, float]:
-    """(when the first token was there, when the last was); nothing of an earlier run is used again."""
+    """(when the first token was there, when the last was); what is cached is given back, so that every run is whole."""
     first = _FirstToken()
-    subject.llm.forget()
     subject.llm.generate(inputs, max_new_tokens=new_tokens, streamer=first)
     end = time.perf_counter()
+    subject.llm.forget()
     return (end if first.at is None else first.at), end
 
 
-def cache_bytes(subject: Subject) -> int:
-    """Bytes of the key-value cache that llama.cpp made for the last prompt and its answer."""
+def cache_bytes(subject: Subject, inputs: Mapping[str, Any], new_tokens: int) -> int:
+    """Bytes of the key-value cache that llama.cpp makes for a prompt and its answer."""
     from hired.costs.memory import context_bytes
 
+    subject.llm.generate(inputs, max_new_tokens=new_tokens)
     return context_bytes(subject.model.config, subject.llm.context_size)

@@ -271,8 +271,7 @@ def cache_bytes(subject: Subject, inputs: Mapping[str, Any], arm: Arm, new_token
     if not arm.full:
         inputs, _, _ = _reduce(subject, inputs, arm, more)
     if subject.llm is not None:
-        llama.generate(subject, inputs, new_tokens)
-        return llama.cache_bytes(subject)
+        return llama.cache_bytes(subject, inputs, new_tokens)
     output = subject.model.generate(**inputs, max_new_tokens=new_tokens, return_dict_in_generate=True)
     layers = [layer for layer in cache_of(output).layers if hasattr(layer, "keys")]  # no convolution's or the like
     total = sum(layer.keys.nbytes + layer.values.nbytes for layer in layers)

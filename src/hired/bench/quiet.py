@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hired.errors import HiredError
 
-__all__ = ["Others", "check_quiet"]
+__all__ = ["Others", "check_quiet", "crowded"]
 
 LOOK_SECONDS = 1.0
 """How long the machine is looked at before anything is measured."""
@@ -47,6 +47,11 @@ class Others:
         return time.perf_counter(), (user + nice + system + sum(rest)) / os.sysconf("SC_CLK_TCK") - mine
 
 
+def crowded(used: float | None, threads: int, cores: int) -> bool:
+    """Whether other programs that use so many cores leave too few for llama.cpp's threads; False where nobody knows."""
+    return used is not None and used + threads > cores + SPARE
+
+
 def check_quiet(threads: int, busy: bool = False) -> float | None:
     """Looks at the machine for a second.
 
@@ -63,7 +68,7 @@ def check_quiet(threads: int, busy: bool = False) -> float | None:
     others = Others()
     time.sleep(LOOK_SECONDS)
     used, cores = others.cores(), os.cpu_count() or threads
-    if not busy and used is not None and used + threads > cores + SPARE:
+    if not busy and crowded(used, threads, cores):
         raise HiredError(
             f"other programs use {used:.1f} of {cores} cores, and {threads} threads of llama.cpp run at a fraction of"
             " their speed then: wait until the machine is quiet, or measure all the same with --busy"

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from hired.costs.quants import BLOCKS, Stored, stored
 from hired.costs.randomly import STANDARD_DEVIATION
+from hired.errors import MissingDependencyError
 
 __all__ = ["POOL", "blocks", "write_random"]
 
@@ -52,12 +53,13 @@ def write_random(config: Any, type: str, path: Path, name: str | None = None) ->
     """
     from hired.gguf.architectures import facts_of
     from hired.gguf.exporting.header import write_header
-    from hired.gguf.exporting.run import check_installed
     from hired.gguf.exporting.types import type_named
+    from hired.gguf.llama import MISSING
 
-    check_installed(plain=True)
-    import gguf
-
+    try:
+        import gguf
+    except ImportError as error:
+        raise MissingDependencyError(MISSING) from error
     facts, tensors = facts_of(config), list(stored(config, type))
     writer = gguf.GGUFWriter(path, facts.architecture)
     try:

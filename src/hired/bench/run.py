@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from hired.bench.llama import with_file
+from hired.bench.llama import check_file, with_file
 from hired.bench.measure import Sample, attempt, interleave, jobs, planned, warm_up
 from hired.bench.memory import Memory, fresh, probe
 from hired.bench.overhead import choosing
@@ -55,6 +55,7 @@ def bench(
     settings.check()
     if not settings.llama:
         return _bench(settings, tell, measured)
+    check_file(settings)
     quiet = check_quiet(torch.get_num_threads(), settings.busy)
     with with_file(settings, tell) as ready:
         others = Others()

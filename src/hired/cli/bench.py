@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from hired import files
 from hired.bench import Arm, Settings
-from hired.bench.quiet import SPARE
+from hired.bench.quiet import crowded
 from hired.cli import output
 from hired.loading.strangers import strangers
 from hired.machine import LLAMA, versions
@@ -128,7 +128,7 @@ def _others(result: dict[str, Any]) -> str:
     if used is None:
         return ""
     cores = result["machine"]["cores"]
-    wrong = used + result["machine"]["threads"] > cores + SPARE
+    wrong = crowded(used, result["machine"]["threads"], cores)
     return f"Other programs used {used:.2f} of {cores} cores meanwhile" + (
         ": llama.cpp is far slower then than on a quiet machine, and these numbers say little." if wrong else "."
     )
