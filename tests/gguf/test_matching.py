@@ -24,6 +24,8 @@ OTHER: dict[str, tuple[str, Any, Any]] = {
     "key-value heads": ("llama.attention.head_count_kv", 1, U32),
     "feed-forward width": ("llama.feed_forward_length", 128, U32),
     "size of heads": ("llama.attention.key_length", 64, U32),
+    "size of values": ("llama.attention.value_length", 64, U32),
+    "what RoPE turns": ("llama.rope.dimension_count", 16, U32),
     "base of RoPE": ("llama.rope.freq_base", 1e6, F32),
     "epsilon": ("llama.attention.layer_norm_rms_epsilon", 1e-3, F32),
     "stretched RoPE": ("llama.rope.scaling.type", "linear", TEXT),

@@ -96,6 +96,8 @@ def _numbers(facts: TextFacts) -> list[tuple[str, float | int | None, float | in
         ("attention.head_count_kv", facts.key_value_heads, facts.heads),
         ("feed_forward_length", facts.feed_forward, None),
         ("attention.key_length", facts.head_dim, facts.width // facts.heads),
+        ("attention.value_length", facts.head_dim, facts.width // facts.heads),
+        ("rope.dimension_count", facts.head_dim, facts.head_dim),
         ("rope.freq_base", facts.theta, 10000.0),
         (f"attention.{epsilon}", facts.epsilon, None),
         ("n_deepstack_layers", facts.deepstack, 0),
