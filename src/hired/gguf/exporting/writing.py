@@ -168,9 +168,11 @@ def _apart(work: Callable[[], None], job: Job, path: Path, total: int) -> None:
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    while thread.is_alive():
-        thread.join(0.2)
+    while True:
         if job.progress is not None:
             job.progress("quantizing", min(path.stat().st_size, total), total)
+        if not thread.is_alive():
+            break
+        thread.join(0.2)
     if raised:
         raise raised[0]
