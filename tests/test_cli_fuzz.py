@@ -9,6 +9,7 @@ import io
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from hired.cli import main
 from hired.cli.answering import Answer
 from hired.cli.app import app
 from hired.costs.rates import by_hand
+from hired.gguf.llama import library
 from hired.loading import named
 from tests.support.models import CASES
 
@@ -202,6 +204,8 @@ def costs(settings: Any) -> list[Cost]:
 
 
 def benched(settings: Any, tell: Any, measured: Any) -> dict[str, Any]:
+    if settings.llama:
+        library()  # what is missing is found first
     numbers = dict.fromkeys(Row.__annotations__, 0.5)
     rows = [
         {
@@ -218,7 +222,8 @@ def benched(settings: Any, tell: Any, measured: Any) -> dict[str, Any]:
         for arm in settings.arms()
     ]
     machine = {"cpu": "CPU", "device": "cpu", "dtype": "float32", "threads": 1}
-    return {"subject": settings.subject, "results": rows, "machine": machine, "note": "random"}
+    told = {"settings": asdict(settings), "machine": machine, "note": "random"}
+    return {"subject": settings.subject, "results": rows, **told}
 
 
 def no_number(text: str) -> None:
