@@ -102,11 +102,12 @@ test: $(VENV)/.dev  ## all tests, newest supported transformers
 test-oldest: $(OLDEST)/.dev  ## all tests, oldest supported transformers
 	$(OLDEST)/bin/python $(PYTEST)
 
+# TESTS=... for some of them.
 test-families: $(FAMILIES)/.dev  ## all tests, those of processors that need torchvision among them
-	$(FAMILIES)/bin/python $(PYTEST)
+	$(FAMILIES)/bin/python $(PYTEST) $(TESTS)
 
 test-families-oldest: $(FAMILIES)-oldest/.dev  ## the same, oldest supported transformers
-	$(FAMILIES)-oldest/bin/python $(PYTEST)
+	$(FAMILIES)-oldest/bin/python $(PYTEST) $(TESTS)
 
 test-vllm: $(SERVED)/.dev  ## tests of the vLLM plugin, on a CPU build of vLLM (3 GB; minutes)
 	$(SERVED)/bin/python -m pytest tests/vllm

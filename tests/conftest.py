@@ -1,8 +1,12 @@
-"""Settings for all tests: one thread (the models are tiny), and property tests that are the same on every run."""
+"""Settings for all tests: one thread (the models are tiny), and property tests that are the same on every run.
+
+Where TORCHVISION_TESTS names a file, the ids of tests that were skipped for want of torchvision are written there.
+"""
 
 import os
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -45,6 +49,9 @@ def skipped(reasons):
 
 def pytest_terminal_summary(terminalreporter):
     reports = terminalreporter.stats.get("skipped", [])
+    if path := os.environ.get("TORCHVISION_TESTS"):
+        ids = {report.nodeid for report in reports if "torchvision" in str(report.longrepr)}
+        Path(path).write_text("".join(f"{each}\n" for each in sorted(ids)))
     if reports:
         terminalreporter.write_line(
             skipped(
