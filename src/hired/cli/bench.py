@@ -68,7 +68,8 @@ def _title(result: dict[str, Any]) -> str:
 def _dtype(result: dict[str, Any]) -> str:
     """Of what is measured: where llama.cpp runs the LLM, its file's type or name, and the encoder's."""
     settings, dtype = result["settings"], result["machine"]["dtype"]
-    llm = settings["gguf_type"] or (settings["gguf"] and Path(settings["gguf"]).name)
+    # Results of before llama.cpp could be measured have neither.
+    llm = settings.get("gguf_type") or (settings.get("gguf") and Path(settings["gguf"]).name)
     return f"{llm} in llama.cpp, encoder {dtype}" if llm else str(dtype)
 
 
