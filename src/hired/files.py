@@ -109,13 +109,9 @@ def write(path: Path, data: bytes) -> None:
                     os.set_blocking(descriptor, True)
                 special.write(data)
             return
-        with _beside(target) as (file, beside):
+        with _replacing(target) as (file, _):
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
-            file.close()
-            _like(beside, target)
-            os.replace(beside, target)
 
 
 @contextlib.contextmanager
@@ -129,12 +125,8 @@ def whole(path: Path) -> Iterator[Path]:
         target = _target(path)
         if target is None:
             raise OSError(22, "it is no ordinary file")
-        with _beside(target) as (file, beside):
+        with _replacing(target) as (_, beside):
             yield beside
-            os.fsync(file.fileno())
-            file.close()
-            _like(beside, target)
-            os.replace(beside, target)
 
 
 @contextlib.contextmanager
@@ -280,6 +272,17 @@ def _beside(target: Path) -> Iterator[tuple[BinaryIO, Path]]:
     finally:
         with contextlib.suppress(OSError):
             os.unlink(beside)
+
+
+@contextlib.contextmanager
+def _replacing(target: Path) -> Iterator[tuple[BinaryIO, Path]]:
+    """A new file beside the target, which it replaces once the block has filled it."""
+    with _beside(target) as (file, beside):
+        yield file, beside
+        os.fsync(file.fileno())
+        file.close()
+        _like(beside, target)
+        os.replace(beside, target)
 
 
 def _like(file: Path, target: Path) -> None:

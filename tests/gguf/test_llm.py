@@ -13,7 +13,7 @@ pytest.importorskip("llama_cpp", reason="needs llama.cpp")
 from examples.demo import pages
 
 import hired
-from hired import gguf
+from hired import gguf, prompts
 from tests.gguf import support
 from tests.support import models, pictures
 
@@ -80,14 +80,20 @@ def shipped() -> tuple[Any, Any]:
     return hired.load_tiny()
 
 
+def inputs_of(processor: Any, count: int) -> list[Any]:
+    """Pages with a question each, as the processor makes them."""
+    return [
+        processor(text=prompts.prompt(processor, question), images=page.image, return_tensors="pt")
+        for page, (question, _, _) in pages(count)
+    ]
+
+
 def asked(budget: float) -> list[tuple[Any, torch.Tensor]]:
     """Twenty pages with a question each, reduced, and transformers' answers."""
     model, processor = shipped()
     found = []
-    for page, (question, _, _) in pages(20):
-        content = [{"type": "image"}, {"type": "text", "text": question}]
-        prompt = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-        reduced = hired.reduce(model, processor(text=prompt, images=page.image, return_tensors="pt"), budget)
+    for inputs in inputs_of(processor, 20):
+        reduced = hired.reduce(model, inputs, budget)
         found.append((reduced, model.generate(**reduced, max_new_tokens=8, do_sample=False)))
     return found
 
@@ -110,10 +116,7 @@ def test_the_three_lines(tmp_path: Path) -> None:
     path = tmp_path / "tiny.gguf"
     gguf.export(model, processor, path, "f32")
     tower, own = gguf.load_tower("tiny", device="cpu")
-    page, (question, _, _) = pages(1)[0]
-    content = [{"type": "image"}, {"type": "text", "text": question}]
-    prompt = own.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-    inputs = own(text=prompt, images=page.image, return_tensors="pt")
+    [inputs] = inputs_of(own, 1)
     with gguf.LLM(path, threads=1) as llm:
         for budget in (1.0, 0.2):
             wanted = model.generate(**hired.reduce(model, inputs, budget), max_new_tokens=8, do_sample=False)
@@ -126,10 +129,7 @@ def test_a_tower_brings_its_processor(tmp_path: Path) -> None:
     path = tmp_path / "tiny.gguf"
     gguf.export(model, None, path, "f32")
     tower, own = gguf.load_tower("tiny", device="cpu")
-    page, (question, _, _) = pages(1)[0]
-    content = [{"type": "image"}, {"type": "text", "text": question}]
-    prompt = own.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-    inputs = own(text=prompt, images=page.image, return_tensors="pt")
+    [inputs] = inputs_of(own, 1)
     start = inputs["input_ids"].shape[1]
     whole = model.generate(**inputs, max_new_tokens=8, do_sample=False)[0, start:]
     with gguf.LLM(path, threads=1) as llm:
